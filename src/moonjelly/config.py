@@ -1,0 +1,85 @@
+"""Configuration: TOML file < environment < command line, validated once at the edge.
+
+A role defines its options as a pydantic model with ``extra="forbid"``; :func:`load` merges the three sources
+and turns every fault into a :class:`~moonjelly.errors.ConfigError` that names the key, the value and what is
+allowed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from moonjelly.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+
+class Options(BaseModel):
+    """Base of every role's options: frozen, no unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+O = TypeVar("O", bound=Options)  # noqa: E741
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Parse a TOML file.
+
+    Raises:
+        ConfigError: the file is missing, unreadable or not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"configuration file {path} does not exist") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
+        raise ConfigError(f"configuration file {path} cannot be read: {fault}") from fault
+
+
+def load(
+    options: type[O],
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    prefix: str = "MOONJELLY_",
+    overrides: Mapping[str, Any] | None = None,
+) -> O:
+    """Merge and validate.
+
+    Args:
+        options: the role's model.
+        file: TOML file, lowest precedence.
+        environment: variables; ``PREFIX + KEY.upper()`` sets ``key``.
+        prefix: of those variables.
+        overrides: command-line values; ``None`` means "not given".
+
+    Raises:
+        ConfigError: names the first faulty key, its value and what is allowed.
+    """
+    merged: dict[str, Any] = read_toml(file) if file is not None else {}
+    for key in options.model_fields:
+        value = (environment or {}).get(prefix + key.upper())
+        if value is not None:
+            merged[key] = value
+    merged.update({key: value for key, value in (overrides or {}).items() if value is not None})
+    try:
+        return options.model_validate(merged)
+    except ValidationError as fault:
+        raise ConfigError(_explain(options, fault)) from None
+
+
+def _explain(options: type[Options], fault: ValidationError) -> str:
+    first = fault.errors()[0]
+    key = ".".join(str(part) for part in first["loc"]) or "configuration"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'; known keys: {', '.join(sorted(options.model_fields))}"
+    return f"'{key}' = {first['input']!r}: {first['msg']}"

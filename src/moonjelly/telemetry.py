@@ -1,0 +1,228 @@
+"""One dataclass per logged row: the schema of every CSV file (``docs/telemetry.md``).
+
+Columns are a superset of Jellyfish's. Instants are nanoseconds on the monotonic clock of the host that writes the
+row. A value that does not exist for a row is an empty cell.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import enum
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Generic, TextIO, TypeVar
+
+from moonjelly.types import Outcome
+
+SCHEMA_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FrameRow:
+    """``frame_stats.csv`` of a client: one row per captured frame, in order of outcome."""
+
+    client_id: int
+    frame_id: int
+    capture_ts: int
+    send_ts: int | None
+    recv_ts: int | None
+    outcome: Outcome
+    reason: str
+    e2e_latency: float | None
+    """ms, capture to result, client's clock."""
+    slo_ms: float
+    desired_model: str
+    """Variant that the client sized the frame for."""
+    used_model: str
+    """Variant that answered it."""
+    next_model: str
+    """Variant that the server asked for with the answer."""
+    input_size: int | None
+    jpeg_quality: int | None
+    frame_wire_size: int | None
+    """bytes of the encoded frame."""
+    network_time: float | None
+    """ms: e2e latency less the server's and the client's own shares."""
+    bandwidth_bps: float | None
+    rtt_ms: float | None
+    encode_ms: float | None
+    queue_ms: float | None
+    """ms that the answer waited in the server's queue."""
+    infer_ms: float | None
+    server_ms: float | None
+    """ms between reception and answer at the server."""
+    accuracy: float
+    """Profiled accuracy of the variant used; 0 for a miss."""
+
+    @property
+    def dropped_frame(self) -> bool:
+        """Jellyfish's column: true for every miss but a late frame."""
+        return self.outcome not in (Outcome.ON_TIME, Outcome.LATE)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServerFrameRow:
+    """``frame_stats.csv`` of the server: one row per received frame."""
+
+    client_id: int
+    frame_id: int
+    recv_ts: int
+    send_net_time: float
+    """ms, capture at the client to reception, by the clock-offset estimate."""
+    dispatch_time: float
+    """ms, reception to the executor's queue."""
+    processing_time: float
+    """ms, decode and preprocess."""
+    waiting_time: float
+    """ms in the queue."""
+    prediction_time: float
+    """ms, inference and NMS of the batch."""
+    response_time: float
+    """ms, end of inference to the answer on the stream."""
+    client_bw: float
+    """bit/s as the client reported."""
+    estimated_bw: float
+    """bit/s as planning used."""
+    request_size: int
+    response_size: int
+    scheduler_run_count: int
+    used_model: str
+    gpu_number: int
+    batch: int
+    outcome: Outcome
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class PlanRow:
+    """``plans.csv``: one row per planning run."""
+
+    run: int
+    ts: int
+    trigger: str
+    policy: str
+    clients: int
+    rejected: int
+    old_models: str
+    new_models: str
+    execution_time: float
+    """ms, CPU time of the planner."""
+    switches: int
+    fallback: bool
+    accuracy: float
+    """Request-weighted profiled accuracy of the plan."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class DispatchRow:
+    """``dispatch.csv``: one row per decision that ran or dropped frames, enough to replay it."""
+
+    ts: int
+    gpu_number: int
+    variant: str
+    planned_batch: int
+    queue: int
+    """Frames in the queue at the decision."""
+    batch: int
+    """Frames run; 0 for a drop."""
+    dropped: int
+    head_slack: float
+    """ms to the earliest deadline."""
+    infer_ms: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ShapingRow:
+    """``shaping.csv``: one row per change of a link's rate."""
+
+    ts: int
+    link: str
+    bw: float
+    """Mbit/s asked for by the trace; 0 is an outage."""
+    actual_bw: float
+    late_ms: float
+    """ms between the trace's instant and the change."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class FpsRow:
+    """``fps.csv``: one row per second and client."""
+
+    ts: int
+    client_id: int
+    captured: int
+    sent: int
+    answered: int
+    on_time: int
+
+
+Row = TypeVar("Row")
+
+
+class CsvLog(Generic[Row]):
+    """Appends rows of one dataclass to a CSV file and flushes each, so that a killed process loses none."""
+
+    def __init__(self, path: Path, row_type: type[Row]) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._columns = columns(row_type)
+        self._file: TextIO = path.open("w", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file)
+        self._writer.writerow(self._columns)
+        self._file.flush()
+
+    def write(self, row: Row) -> None:
+        """Append and flush one row."""
+        self._writer.writerow([_cell(getattr(row, column)) for column in self._columns])
+        self._file.flush()
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self._file.close()
+
+
+def columns(row_type: type[Any]) -> list[str]:
+    """Column names of a row type: its fields, then its properties."""
+    names = [column.name for column in dataclasses.fields(row_type)]
+    return names + [name for name, value in vars(row_type).items() if isinstance(value, property)]
+
+
+def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
+    """Read a file written by :class:`CsvLog`; unknown columns are ignored, so older readers read newer files.
+
+    Raises:
+        ValueError: a column of ``row_type`` is missing, or a cell does not parse.
+    """
+    hints = typing.get_type_hints(row_type)
+    names = [column.name for column in dataclasses.fields(typing.cast(Any, row_type))]
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = set(names) - set(reader.fieldnames or ())
+        if missing:
+            raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}")
+        for cells in reader:
+            yield row_type(**{name: _parse(cells[name], hints[name]) for name in names})
+
+
+def _cell(value: object) -> object:
+    if value is None:
+        return ""
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value
+
+
+def _parse(cell: str, hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if cell == "":
+            return None
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    if hint is bool:
+        return cell not in ("0", "False", "")
+    return hint(cell)
