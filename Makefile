@@ -1,17 +1,18 @@
 python := .venv/bin/python
 bin := .venv/bin
 
-.PHONY: check format lint types imports unit proto
+.PHONY: check static format format-check lint types imports proto proto-check unit
 
 check: ## the one definition of clean; under a minute
-	@$(MAKE) --no-print-directory -j2 format-check lint types imports proto-check unit
+	@$(MAKE) --no-print-directory -j2 static unit
+
+static: format-check lint types imports proto-check
 
 format: ## rewrite the sources
-	$(bin)/ruff format -q . && $(bin)/ruff check -q --fix .
+	@$(bin)/ruff format -q . && $(bin)/ruff check -q --fix .
 
-.PHONY: format-check proto-check
 format-check:
-	@$(bin)/ruff format -q --check .
+	@$(bin)/ruff format -q --check . || { echo "not formatted: run 'make format'" >&2; exit 1; }
 
 lint:
 	@$(bin)/ruff check -q .
@@ -20,14 +21,13 @@ types:
 	@$(bin)/mypy
 
 imports:
-	@$(bin)/lint-imports --no-cache >.lint-imports.log 2>&1 || { cat .lint-imports.log; exit 1; }
+	@$(bin)/lint-imports --cache-dir .import_linter_cache >.import_linter.log 2>&1 || { cat .import_linter.log; exit 1; }
+
+proto: ## regenerate the stubs
+	@protos/generate_proto.sh
 
 proto-check:
 	@protos/generate_proto.sh --check
 
 unit:
-	@$(python) -m pytest -q -n 2 tests/unit
-
-proto:
-	protos/generate_proto.sh
-
+	@$(python) -m pytest -q tests/unit

@@ -1,13 +1,15 @@
-"""Fixtures that every folder of tests may use."""
+"""Fixtures that every folder of tests may use, and the rule that CI knows every skip."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+ALLOWED_SKIPS = ROOT / "tests" / "allowed_skips.txt"
 
 
 @pytest.fixture(scope="session")
@@ -23,3 +25,34 @@ def data_dir() -> Path:
     if not (data / "SHA256SUMS").exists():
         pytest.skip(f"real data absent: {data} has no SHA256SUMS; run ./download_data.sh or set MOONJELLY_DATA")
     return data
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--strict-skips", action="store_true", help="fail on a skip that tests/allowed_skips.txt lacks")
+
+
+def allowed_reasons() -> list[re.Pattern[str]]:
+    lines = ALLOWED_SKIPS.read_text(encoding="utf-8").splitlines()
+    return [re.compile(line) for line in lines if line.strip() and not line.startswith("#")]
+
+
+def unexpected_skips(reasons: dict[str, str]) -> dict[str, str]:
+    """Of test id to reason, those that no committed line allows."""
+    allowed = allowed_reasons()
+    return {test: reason for test, reason in reasons.items() if not any(line.search(reason) for line in allowed)}
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not session.config.getoption("--strict-skips"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    reasons = {
+        report.nodeid: report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        for report in reporter.stats.get("skipped", [])
+    }
+    surprises = unexpected_skips(reasons)
+    for test, reason in surprises.items():
+        reporter.write_line(f"\nSKIP NOT ALLOWED {test}: {reason}", red=True)
+    if surprises and session.exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,1 +1,1 @@
-"""TBD."""
+"""The ``moonjelly`` command: the outermost package, the only one that may start any role."""
