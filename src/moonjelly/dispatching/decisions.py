@@ -1,0 +1,129 @@
+"""What a dispatcher is asked and what it may answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from moonjelly.dispatching.queue import DeadlineQueue, QueuedFrame
+from moonjelly.errors import ProfileError
+from moonjelly.profiles import Profile
+from moonjelly.units import ms_to_ns, ns_to_ms
+
+WORTHWHILE_GAIN = 0.97
+"""A batch is large enough once it reaches this share of the device's best throughput: beyond it, every further
+frame delays all others for almost nothing (on CPUs a batch of one is often enough)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevicePlan:
+    """What the plan and the profile say about one device.
+
+    Attributes:
+        variant: index of the variant that the plan runs here.
+        batch: planned batch size.
+        latency_ns: ``(M, B)``; profiled latency of every variant at every batch size on this device.
+        accuracy: ``(M,)``.
+        useful_batch: smallest batch with nearly the best throughput, at least ``batch``.
+    """
+
+    variant: int
+    batch: int
+    latency_ns: tuple[tuple[int, ...], ...]
+    accuracy: tuple[float, ...]
+    useful_batch: int
+
+    @staticmethod
+    def of(profile: Profile, variant: int, batch: int, speed: float = 1.0) -> DevicePlan:
+        """The plan's choice on a device of ``speed`` with ``profile``.
+
+        Raises:
+            ProfileError: the profile has no such variant or batch size.
+        """
+        if not 0 <= variant < len(profile.variants) or not 1 <= batch <= profile.max_batch:
+            raise ProfileError(
+                f"profile '{profile.device_kind}' has {len(profile.variants)} variants at batch sizes 1 to "
+                f"{profile.max_batch}; variant {variant} at batch {batch} is not among them"
+            )
+        latency_ns = tuple(tuple(ms_to_ns(value / speed) for value in row) for row in profile.latency_ms)
+        rates = [size / latency for size, latency in enumerate(latency_ns[variant], start=1)]
+        enough = WORTHWHILE_GAIN * max(rates)
+        useful = next(size for size, rate in enumerate(rates, start=1) if rate >= enough)
+        return DevicePlan(variant, batch, latency_ns, profile.accuracy, max(batch, useful))
+
+    @property
+    def active_ns(self) -> tuple[int, ...]:
+        """Latency of the planned variant by batch size."""
+        return self.latency_ns[self.variant]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Start these frames as one batch, now.
+
+    Attributes:
+        frames: in the order in which they were chosen.
+        variant: index of the variant that runs them.
+        padded_batch: batch size that the device executes; more than ``len(frames)`` where a policy pads.
+    """
+
+    frames: tuple[QueuedFrame, ...]
+    variant: int
+    padded_batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Answer these frames without running them, now, and ask again."""
+
+    frames: tuple[QueuedFrame, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitUntil:
+    """Nothing to do until a frame arrives, a batch ends or the plan changes.
+
+    Attributes:
+        instant_ns: ask again at this instant at the latest; ``None``: no such instant.
+    """
+
+    instant_ns: int | None
+
+
+Decision = Run | Drop | WaitUntil
+
+
+class Dispatcher(Protocol):
+    """Decides for one device. It may keep state of its own, but reads no clock and never changes the queue."""
+
+    def decide(self, now_ns: int, queue: DeadlineQueue, plan: DevicePlan, busy_until_ns: int | None) -> Decision:
+        """What to do at ``now_ns``.
+
+        Args:
+            now_ns: the present on the server's clock.
+            queue: frames that wait at this device.
+            plan: what the device should run.
+            busy_until_ns: expected end of the running batch; ``None`` when the device is idle. A busy device is never
+                told to :class:`Run`.
+        """
+        ...
+
+    def finished(self, now_ns: int, frames: Sequence[QueuedFrame]) -> None:
+        """A batch of ``frames`` ended at ``now_ns``."""
+        ...
+
+
+def hopeless(now_ns: int, queue: DeadlineQueue, alone_ns: int) -> Drop | None:
+    """The frames that would end late even if they ran alone and at once, if any."""
+    frames = queue.due_before(now_ns + alone_ns)
+    if not frames:
+        return None
+    return Drop(frames, f"cannot finish in time: it needs {ns_to_ms(alone_ns):.1f} ms even alone")
+
+
+def hopeless_from(queue: DeadlineQueue, alone_ns: int) -> WaitUntil:
+    """The first instant at which :func:`hopeless` finds a frame."""
+    head = queue.head()
+    return WaitUntil(None if head is None else head.deadline_ns - alone_ns + 1)
