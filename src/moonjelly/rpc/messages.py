@@ -1,0 +1,258 @@
+"""What travels on the native stream, as domain types (``protos/serving.proto``, ``docs/wire.md``).
+
+Only :mod:`moonjelly.rpc.convert` knows both these and the generated protobuf classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moonjelly.types import DEFAULT_GROUP, Detections, Outcome
+from moonjelly.units import ClientInstant, ServerInstant
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First message of every stream: registers a client, or resumes its session when ``resume_token`` is set."""
+
+    name: str
+    slo_ms: float
+    fps: float
+    group: str = DEFAULT_GROUP
+    resume_token: bytes = b""
+    bandwidth_bps: float = 0.0
+    one_way_ms: float = 0.0
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One encoded frame on its way to the server.
+
+    Attributes:
+        width: of the encoded picture, pixels.
+        height: of the encoded picture, pixels.
+        variant: index into the zoo that the frame was sized for.
+        bandwidth_bps: the client's estimate of its uplink; 0: unknown.
+        rtt_ms: its estimate of the unloaded round trip; 0: unknown.
+        server_minus_client_ns: clock offset, ``None`` until known; it is within +- ``offset_bound_ns``.
+        data: JPEG.
+    """
+
+    frame_id: int
+    captured_ns: ClientInstant
+    sent_ns: ClientInstant
+    width: int
+    height: int
+    variant: int
+    quality: int
+    bandwidth_bps: float
+    rtt_ms: float
+    server_minus_client_ns: int | None
+    offset_bound_ns: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Asks for a :class:`Pong`."""
+
+    sent_ns: ClientInstant
+
+
+@dataclass(frozen=True, slots=True)
+class Bye:
+    """The client leaves for good: its session ends at once."""
+
+    reason: str = ""
+
+
+ClientMessage = Hello | Frame | Ping | Bye
+
+
+@dataclass(frozen=True, slots=True)
+class ZooVariant:
+    """What a client needs to know of a variant."""
+
+    name: str
+    input_size: int
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class ZooInfo:
+    """The zoo of the client's group; variants in increasing accuracy and cost."""
+
+    name: str
+    group: str
+    variants: tuple[ZooVariant, ...]
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanUpdate:
+    """The plan for one client.
+
+    Attributes:
+        placed: false when the client is rejected; ``reason`` says why.
+        variant: index to size frames for.
+        infer_ms: profiled percentile of the planned variant and batch.
+        overhead_ms: the server's own share beside waiting and inference.
+    """
+
+    version: int
+    placed: bool
+    variant: int
+    batch: int = 1
+    device: int = 0
+    reason: str = ""
+    infer_ms: float = 0.0
+    overhead_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """The server's answer to :class:`Hello`.
+
+    Attributes:
+        token: resumes this session within ``session_ttl_s`` of its loss.
+        last_frame_id: highest id received so far, when resumed.
+        max_frame_bytes: larger frames are refused; 0: not said.
+        max_outstanding: frames that may wait for their result; 0: not said.
+    """
+
+    session_id: int
+    token: bytes
+    session_ttl_s: float
+    resumed: bool
+    last_frame_id: int
+    zoo: ZooInfo
+    plan: PlanUpdate
+    max_frame_bytes: int
+    max_outstanding: int
+    server_version: str
+    protocol_version: int = PROTOCOL_VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """A frame has been read off the wire."""
+
+    frame_id: int
+    received_ns: ServerInstant
+    sent_ns: ServerInstant
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Where a frame spent its time at the server, milliseconds."""
+
+    uplink_ms: float = 0.0
+    dispatch_ms: float = 0.0
+    preprocess_ms: float = 0.0
+    queue_ms: float = 0.0
+    infer_ms: float = 0.0
+    respond_ms: float = 0.0
+    batch: int = 0
+    device: int = 0
+
+    @property
+    def server_ms(self) -> float:
+        """Reception to answer."""
+        return self.dispatch_ms + self.preprocess_ms + self.queue_ms + self.infer_ms + self.respond_ms
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Result:
+    """The server's answer to one frame; exactly one per frame that it received.
+
+    Attributes:
+        outcome: by the server's clock; the client judges lateness on its own.
+        reason: in words, for everything but ``ON_TIME``.
+        variant: index that answered it.
+        next_variant: index to size the next frame for.
+    """
+
+    frame_id: int
+    outcome: Outcome
+    reason: str
+    detections: Detections
+    variant: int
+    next_variant: int
+    plan_version: int
+    stages: StageTimes
+    sent_ns: ServerInstant
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answer to a :class:`Ping`, for the clock offset."""
+
+    sent_client_ns: ClientInstant
+    received_ns: ServerInstant
+    sent_ns: ServerInstant
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """The server will stop: no new frames."""
+
+    grace_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class StreamError:
+    """Something about the stream or a message is wrong.
+
+    Attributes:
+        code: name of a gRPC status code.
+        frame_id: 0: not about one frame.
+        fatal: the stream ends.
+    """
+
+    code: str
+    message: str
+    frame_id: int = 0
+    fatal: bool = False
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ServerMessage:
+    """Whatever was ready when the stream could be written."""
+
+    welcome: Welcome | None = None
+    acks: tuple[Ack, ...] = ()
+    results: tuple[Result, ...] = ()
+    plan: PlanUpdate | None = None
+    pongs: tuple[Pong, ...] = ()
+    drain: Drain | None = None
+    error: StreamError | None = None
+
+
+MAX_BOXES = 10_000
+"""Boxes of one result that a reader accepts."""
+
+__all__ = [
+    "MAX_BOXES",
+    "PROTOCOL_VERSION",
+    "Ack",
+    "Bye",
+    "ClientMessage",
+    "Drain",
+    "Frame",
+    "Hello",
+    "Ping",
+    "PlanUpdate",
+    "Pong",
+    "Result",
+    "ServerMessage",
+    "StageTimes",
+    "StreamError",
+    "Welcome",
+    "ZooInfo",
+    "ZooVariant",
+]
