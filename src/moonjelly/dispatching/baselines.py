@@ -124,7 +124,7 @@ class SlackFit:
 
 
 class ClipperAimd:
-    """Clipper's batching (NSDI 2017): FIFO; the cap grows by one after a batch in time, shrinks to 0.9 after a late one."""
+    """Clipper (NSDI 2017): FIFO; the batch cap grows by one after a batch in time, falls to 0.9 after a late one."""
 
     def __init__(self) -> None:
         self._cap = 1.0

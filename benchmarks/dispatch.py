@@ -1,0 +1,83 @@
+"""One dispatch decision at 64 clients and a 256-deep queue: at most 50 us at p99.
+
+Every decision that the default dispatcher takes while it drains queues of 256 frames is timed, in three states that
+cost differently: everybody has time, the head is in a hurry, and overload where most frames can no longer make it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+
+import numpy as np
+
+from moonjelly import dispatching
+from moonjelly.dispatching import DeadlineQueue, DevicePlan, Drop, QueuedFrame, WaitUntil
+from moonjelly.profiles import Profile
+from moonjelly.types import Variant
+from moonjelly.units import NS_PER_MS
+
+BAR_US = 50.0
+CLIENTS, DEPTH = 64, 256
+SPREAD_MS = {"relaxed": (400.0, 600.0), "hurried head": (6.0, 140.0), "overload": (0.0, 60.0)}
+
+
+def reference_profile() -> Profile:
+    """The formula of Jellyfish's simulation with a floor: 16 input sizes, batches of 1 to 12."""
+    sizes = range(128, 609, 32)
+    alone_ms = [max(6.0, (0.08315 * size**2 - 0.04463 * size + 0.03757) / 1000) for size in sizes]
+    return Profile(
+        "reference-gpu",
+        tuple(Variant(f"yolov4-{size}", "yolov4", size) for size in sizes),
+        tuple(0.19 + 0.015 * index for index in range(len(sizes))),
+        tuple(tuple(value * (0.75 + 0.25 * batch) for batch in range(1, 13)) for value in alone_ms),
+    )
+
+
+def decisions_us(name: str, spread_ms: tuple[float, float], rounds: int, seed: int) -> list[float]:
+    """Times of all decisions while ``rounds`` queues drain."""
+    rng = np.random.default_rng(seed)
+    plan = DevicePlan.of(reference_profile(), 0, 8)
+    taken: list[float] = []
+    for _ in range(rounds):
+        slack = rng.uniform(*spread_ms, DEPTH) * NS_PER_MS
+        queue = DeadlineQueue(QueuedFrame(key, int(slack[key]), -key, key % CLIENTS) for key in range(DEPTH))
+        dispatcher = dispatching.create(name)
+        now_ns = 0
+        while queue:
+            started = time.perf_counter_ns()
+            decision = dispatcher.decide(now_ns, queue, plan, None)
+            taken.append((time.perf_counter_ns() - started) / 1000)
+            if isinstance(decision, WaitUntil):
+                now_ns = decision.instant_ns if decision.instant_ns is not None else now_ns + 1
+                continue
+            queue.take(decision.frames)
+            if not isinstance(decision, Drop):
+                now_ns += plan.latency_ns[decision.variant][decision.padded_batch - 1]
+    return taken
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=300, help="queues drained per state")
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32, help="default: of the clock")
+    options = parser.parse_args()
+    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
+    print(f"{CLIENTS} clients, {DEPTH} frames in the queue, seed {options.seed}; us per decision")
+    worst = 0.0
+    for name in dispatching.names():
+        for state, spread in SPREAD_MS.items():
+            taken = decisions_us(name, spread, options.rounds, options.seed)
+            p50, p99 = np.percentile(taken, (50, 99))
+            print(f"{name:16s} {state:13s} p50 {p50:6.1f}  p99 {p99:6.1f}  max {max(taken):7.1f}  n {len(taken)}")
+            if name == dispatching.DEFAULT:
+                worst = max(worst, float(p99))
+    print(f"{dispatching.DEFAULT}: p99 {worst:.1f} us in its worst state (bar: {BAR_US:.0f} us)")
+    return 0 if worst <= BAR_US else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
