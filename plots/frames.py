@@ -1,0 +1,54 @@
+"""Frame logs as tables: what the figures of a run start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from moonjelly.errors import MoonjellyError
+
+
+class LogError(MoonjellyError):
+    """A log that is missing or lacks a column."""
+
+    exit_code = 2
+
+
+_NEEDED = ("client_id", "frame_id", "capture_ts", "outcome", "e2e_latency", "slo_ms", "used_model", "bandwidth_bps")
+
+
+def find_frame_logs(run: Path) -> list[Path]:
+    """Every client's ``frame_stats.csv`` below a run's directory, in order of path.
+
+    Raises:
+        LogError: there is none.
+    """
+    found = sorted(path for path in run.rglob("frame_stats.csv") if "server" not in path.relative_to(run).parts)
+    if not found:
+        raise LogError(f"no client frame_stats.csv below {run}; give the directory of a run")
+    return found
+
+
+def read_frames(path: Path) -> pd.DataFrame:
+    """One client's frames in order of capture, with ``seconds`` since its first capture.
+
+    Raises:
+        LogError: the file is empty or lacks a column.
+    """
+    try:
+        frames = pd.read_csv(path)
+    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as fault:
+        raise LogError(f"{path} cannot be read: {fault}") from None
+    missing = [name for name in _NEEDED if name not in frames.columns]
+    if missing:
+        raise LogError(f"{path} lacks the columns {', '.join(missing)}; was it written by a moonjelly client?")
+    frames = frames.sort_values("capture_ts").reset_index(drop=True)
+    frames["seconds"] = (frames["capture_ts"] - frames["capture_ts"].min()) / 1e9
+    return frames
+
+
+def read_run(run: Path) -> dict[int, pd.DataFrame]:
+    """Client id to its frames, for every client of a run that captured at least one frame."""
+    tables = (read_frames(path) for path in find_frame_logs(run))
+    return {int(frames["client_id"].iloc[0]): frames for frames in tables if len(frames)}

@@ -1,0 +1,69 @@
+"""One style for every figure: readable without colour, units on the axes, vector and raster output."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+COLUMN_WIDTH_IN = 6.4
+# Okabe and Ito's palette, distinguishable with any colour vision; dashes and markers carry the rest.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+DASHES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (5, 3)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "oo", "--")
+
+_SETTINGS: Any = {
+    "font.size": 9,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "pdf.fonttype": 42,
+}
+
+
+def series(index: int) -> dict[str, Any]:
+    """Keyword arguments that make the ``index``-th line of a plot distinct in colour and in dash."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}
+
+
+def figure(rows: int = 1, columns: int = 1, *, height_in: float = 3.0, **options: Any) -> tuple[Figure, NDArray[Any]]:
+    """A figure and its ``(rows, columns)`` axes, in the house style.
+
+    Args:
+        rows: of axes.
+        columns: of axes.
+        height_in: of the whole figure, inches.
+        options: of :meth:`matplotlib.figure.Figure.subplots`.
+    """
+    with mpl.rc_context(_SETTINGS):
+        made = Figure(figsize=(COLUMN_WIDTH_IN, height_in), layout="constrained")
+        FigureCanvasAgg(made)
+        axes = made.subplots(rows, columns, squeeze=False, **options)
+    return made, np.asarray(axes)
+
+
+def legend_below(axes: Axes, columns: int = 4) -> None:
+    """A legend under the axes, where it hides no data."""
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=columns)
+
+
+def save(made: Figure, stem: Path) -> list[Path]:
+    """Write ``stem.pdf`` and ``stem.png`` and return both paths."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_suffix(".pdf"), stem.with_suffix(".png")]
+    for path in paths:
+        made.savefig(path, dpi=150)
+    return paths

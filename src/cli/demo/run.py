@@ -1,0 +1,133 @@
+"""Runs the demo's processes, shows them live and settles the accounts."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+
+from cli.demo.live import StatusReader, table
+from cli.demo.report import write_report
+from cli.demo.results import Results, collect
+from cli.demo.settings import ClientSetting, DemoSettings
+from cli.processes import Child, Children
+
+READY_TIMEOUT_S = 300.0
+_REFRESH_S = 0.5
+_SETTLE_S = 15.0
+"""How long clients may take after their last frame to collect answers and flush their logs."""
+
+
+def run_demo(settings: DemoSettings) -> int:
+    """Serve, stream, summarise; the exit status is 0 when the run was complete."""
+    console = Console()
+    settings.out.mkdir(parents=True, exist_ok=True)
+    interrupted = False
+    with Children(settings.out / "logs" / "processes") as children:
+        console.print(f"starting the server with zoo [bold]{settings.zoo}[/bold] …")
+        clients = start_all(children, settings)
+        for client in clients:
+            client.begin()
+        try:
+            watch(console, clients, settings)
+        except KeyboardInterrupt:
+            interrupted = True
+            console.print("interrupted: stopping, and summing up what there is")
+    failed = [client for client in clients if client.process.returncode not in (0, None) and not interrupted]
+    for client in failed:
+        console.print(f"[red]{client.complaint(f'ended with status {client.process.returncode}')}[/red]")
+    console.print("computing F1 against the golden model and writing the report …")
+    results = collect(settings)
+    report = write_report(settings, results)
+    print_summary(console, results, report)
+    return 1 if failed or interrupted else 0
+
+
+def start_all(children: Children, settings: DemoSettings) -> list[Child]:
+    """Server, then the shaped links, then the clients; returns once every client is registered and warm.
+
+    Raises:
+        ProcessError: one of them did not start.
+    """
+    out = settings.out
+    server = children.start(
+        "server",
+        "server",
+        ["--zoo", settings.zoo, "--devices", "1", "--port", "0", "--policy", settings.policy]
+        + ["--seed", str(settings.seed), "--out", str(out / "logs" / "server")],
+    )
+    address = f"127.0.0.1:{server.wait_ready(READY_TIMEOUT_S)['port']}"
+    links = children.start(
+        "network",
+        "network_shaping",
+        ["relay", "--server", address, "--clients", str(settings.clients), "--trace", settings.trace]
+        + ["--seed", str(settings.seed), "--out", str(out / "logs" / "network")],
+    )
+    ports: Sequence[int] = links.wait_ready(READY_TIMEOUT_S)["ports"]
+    clients = [
+        children.start(one.name, "client", client_arguments(settings, one, port), supervised=True)
+        for one, port in zip(settings.client_settings(), ports, strict=True)
+    ]
+    for client in clients:
+        client.wait_ready(READY_TIMEOUT_S)
+    return clients
+
+
+def client_arguments(settings: DemoSettings, one: ClientSetting, port: int) -> list[str]:
+    """Command line of one client."""
+    source = f"synthetic:{settings.seed * 1000 + one.index}" if settings.source == "synthetic" else settings.source
+    return [
+        *("--server", f"127.0.0.1:{port}"),
+        *("--source", source),
+        *("--slo-ms", f"{one.slo_ms:g}"),
+        *("--fps", f"{one.fps:g}"),
+        *("--seconds", f"{settings.seconds:g}"),
+        *("--client-id", str(one.index)),
+        *("--seed", str(settings.seed * 1000 + one.index)),
+        *("--out", str(host_directory(settings.out, one.index))),
+    ]
+
+
+def host_directory(out: Path, index: int) -> Path:
+    """Where a client's logs go: Jellyfish's path."""
+    return out / "logs" / "client" / f"host_{index}"
+
+
+def watch(console: Console, clients: list[Child], settings: DemoSettings) -> None:
+    """Show what the clients say until they have all ended by themselves."""
+    reader = StatusReader(clients)
+    goals = {one.name: (one.slo_ms, one.fps) for one in settings.client_settings()}
+    started = time.monotonic()
+    limit = started + settings.seconds + _SETTLE_S
+
+    def title() -> str:
+        passed = min(time.monotonic() - started, settings.seconds)
+        return f"{settings.source} over {settings.trace}, {passed:.0f} of {settings.seconds:g} s"
+
+    with Live(console=console, refresh_per_second=4, transient=False) as live:
+        while any(client.process.poll() is None for client in clients) and time.monotonic() < limit:
+            pipes = [client.status for client in clients if client.status is not None]
+            select.select(pipes, [], [], _REFRESH_S)
+            reader.poll()
+            if settings.live:
+                live.update(table(title(), reader.latest, goals))
+            time.sleep(_REFRESH_S)  # pacing of the display, nothing waits on it
+
+
+def print_summary(console: Console, results: Results, report: Path) -> None:
+    """The few figures a person wants, last."""
+    summary = results.summary
+    latency = summary["latency_ms"]
+    f1 = "unknown" if summary["effective_f1"] is None else f"{summary['effective_f1']:.3f}"
+    console.print(
+        f"[bold]{summary['on_time']} of {summary['frames_captured']} frames on time, "
+        f"{100 * summary['miss_rate']:.2f} % missed[/bold], effective F1 {f1}, "
+        f"effective accuracy {summary['effective_accuracy']:.3f}"
+    )
+    if latency["p50"] is not None:
+        console.print(f"latency p50 {latency['p50']:.0f}, p99 {latency['p99']:.0f}, max {latency['max']:.0f} ms")
+    console.print(f"report: {report}")

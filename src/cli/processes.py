@@ -1,0 +1,166 @@
+"""Child processes of the demo: started, waited for by acknowledgement, and always stopped."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from moonjelly.errors import MoonjellyError
+
+_PR_SET_PDEATHSIG = 1
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+class ProcessError(MoonjellyError):
+    """A child process that did not start, or ended too early."""
+
+
+@dataclass
+class Child:
+    """A running child and the ends of its pipes that are ours.
+
+    Attributes:
+        name: for people.
+        process: the process, leader of its own group.
+        log: file that takes its standard error.
+        ready: its ready line is read from here.
+        status: one JSON line per second, or ``None``.
+        start: a line written here lets it begin, or ``None``.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    ready: IO[bytes]
+    status: IO[bytes] | None = None
+    start: IO[bytes] | None = None
+
+    def complaint(self, what: str) -> ProcessError:
+        """An error that carries the last lines the child wrote."""
+        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-5:]
+        return ProcessError(f"{self.name} {what}: {' / '.join(said) or 'it said nothing'} (see {self.log})")
+
+    def wait_ready(self, timeout_s: float) -> dict[str, Any]:
+        """Its ready line.
+
+        Raises:
+            ProcessError: it ended first, or was not ready within ``timeout_s``.
+        """
+        deadline = time.monotonic() + timeout_s
+        line = b""
+        while not line.endswith(b"\n"):
+            left = deadline - time.monotonic()
+            readable, _, _ = select.select([self.ready], [], [], max(0.0, left))
+            if not readable:
+                raise self.complaint(f"was not ready within {timeout_s:g} s")
+            part = os.read(self.ready.fileno(), 4096)
+            if not part:
+                self.process.wait()
+                raise self.complaint(f"ended with status {self.process.returncode} before it was ready")
+            line += part
+        parsed: dict[str, Any] = json.loads(line)
+        return parsed
+
+    def begin(self) -> None:
+        """Let it begin."""
+        if self.start is not None:
+            self.start.write(b"go\n")
+            self.start.close()
+            self.start = None
+
+
+class Children:
+    """Starts children and, on leaving, stops every one of them and everything they started."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._children: list[Child] = []
+
+    def __enter__(self) -> Children:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self, name: str, module: str, arguments: Sequence[str], *, supervised: bool = False) -> Child:
+        """Start ``python -m module arguments --ready-fd N``.
+
+        Args:
+            name: for people and for its log file.
+            module: run with ``-m``.
+            arguments: its command line.
+            supervised: give it ``--status-fd`` and ``--start-fd`` too.
+        """
+        ready_read, ready_write = os.pipe()
+        ours, theirs = [ready_read], [ready_write]
+        command = [sys.executable, "-m", module, *arguments, "--ready-fd", str(ready_write)]
+        if supervised:
+            status_read, status_write = os.pipe()
+            start_read, start_write = os.pipe()
+            os.set_blocking(status_read, False)
+            ours += [status_read, start_write]
+            theirs += [status_write, start_read]
+            command += ["--status-fd", str(status_write), "--start-fd", str(start_read)]
+        log = self._logs / f"{name}.log"
+        environment = {**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}{os.pathsep}{_ROOT}"}
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=errors,
+                stderr=errors,
+                pass_fds=theirs,
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the demo has no threads when it starts children
+            )
+        for descriptor in theirs:
+            os.close(descriptor)
+        child = Child(name, process, log, os.fdopen(ours[0], "rb", buffering=0))
+        if supervised:
+            child.status = os.fdopen(ours[1], "rb", buffering=0)
+            child.start = os.fdopen(ours[2], "wb", buffering=0)
+        self._children.append(child)
+        return child
+
+    def stop(self, grace_s: float = 10.0) -> None:
+        """SIGTERM in reverse order of starting, then SIGKILL to whatever is left of each group."""
+        for child in reversed(self._children):
+            if child.process.poll() is None:
+                child.process.send_signal(signal.SIGTERM)
+            try:
+                child.process.wait(grace_s)
+            except subprocess.TimeoutExpired:
+                child.process.kill()
+                child.process.wait()
+            _kill_group(child.process.pid)
+            for pipe in (child.ready, child.status, child.start):
+                if pipe is not None:
+                    pipe.close()
+        self._children.clear()
+
+
+def _kill_group(leader: int) -> None:
+    try:
+        os.killpg(leader, signal.SIGKILL)
+    except ProcessLookupError:
+        return  # nothing of the group is left: the usual case
+
+
+def _die_with_parent() -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

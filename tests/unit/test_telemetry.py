@@ -1,0 +1,83 @@
+"""Rows survive the file, and every column is documented."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from moonjelly import telemetry
+from moonjelly.telemetry import CsvLog, PlanRow, ServerFrameRow, columns, read_rows
+from moonjelly.types import Outcome
+
+ROOT = Path(__file__).resolve().parents[2]
+ROW_TYPES = [
+    kind
+    for name, kind in vars(telemetry).items()
+    if name.endswith("Row") and isinstance(kind, type) and dataclasses.is_dataclass(kind)
+]
+PLAN = PlanRow(3, 17, "interval", "multiset", 4, 0, "a b", "a c", 1.25, 1, True, 0.5)
+
+
+def test_rows_come_back_as_written(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "plans.csv", PlanRow)
+    log.write(PLAN)
+    log.close()
+    assert list(read_rows(tmp_path / "plans.csv", PlanRow)) == [PLAN]
+
+
+def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "plans.csv", PlanRow)
+    log.write(PLAN)
+    assert list(read_rows(tmp_path / "plans.csv", PlanRow)) == [PLAN]
+    log.close()
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "plans.csv"
+    path.write_text("run,ts\n1,2\n")
+    with pytest.raises(ValueError, match="execution_time"):
+        list(read_rows(path, PlanRow))
+
+
+def test_an_unknown_column_is_ignored(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "plans.csv", PlanRow)
+    log.write(PLAN)
+    log.close()
+    text = (tmp_path / "plans.csv").read_text().splitlines()
+    (tmp_path / "plans.csv").write_text(f"{text[0]},later\n{text[1]},x\n")
+    assert list(read_rows(tmp_path / "plans.csv", PlanRow)) == [PLAN]
+
+
+def test_outcomes_and_empty_cells(tmp_path: Path) -> None:
+    values = {
+        field.name: {"int": 1, "float": 0.5, "str": "x", "Outcome": Outcome.DROPPED}[str(field.type)]
+        for field in dataclasses.fields(ServerFrameRow)
+    }
+    row = ServerFrameRow(**values)
+    log = CsvLog(tmp_path / "frames.csv", ServerFrameRow)
+    log.write(row)
+    log.close()
+    assert list(read_rows(tmp_path / "frames.csv", ServerFrameRow)) == [row]
+
+
+@pytest.mark.parametrize("kind", ROW_TYPES, ids=lambda kind: kind.__name__)
+def test_every_column_is_documented(kind: type) -> None:
+    text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
+    assert set(columns(kind)) <= documented
+
+
+def test_jellyfish_columns_are_there() -> None:
+    client = (
+        "client_id frame_id send_ts recv_ts dropped_frame e2e_latency desired_model used_model next_model network_time "
+        "frame_wire_size"
+    )
+    server = (
+        "send_net_time dispatch_time processing_time waiting_time prediction_time client_bw estimated_bw request_size "
+        "response_size scheduler_run_count used_model gpu_number"
+    )
+    assert set(client.split()) <= set(columns(telemetry.FrameRow))
+    assert set(server.split()) <= set(columns(telemetry.ServerFrameRow))
