@@ -1,1 +1,22 @@
-"""TBD."""
+"""From a problem (clients, devices, profiles) to a plan, by one of several policies (``docs/planning.md``)."""
+
+from moonjelly.planning.check import PlanReport, check
+from moonjelly.planning.keep import keep_previous
+from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
+from moonjelly.planning.registry import DEFAULT_POLICY, ENTRY_POINT_GROUP, Policy, create_policy, policy_names
+
+__all__ = [
+    "DEFAULT_POLICY",
+    "ENTRY_POINT_GROUP",
+    "Assignment",
+    "Client",
+    "Device",
+    "Plan",
+    "PlanReport",
+    "Policy",
+    "Problem",
+    "check",
+    "create_policy",
+    "keep_previous",
+    "policy_names",
+]
