@@ -1,0 +1,98 @@
+"""Jellyfish's per-size ``.pth`` checkpoints.
+
+Such a file holds the ``state_dict`` of a torch port of the network that a ``.cfg`` defines. Its key names are not
+known, and differ between ports, so tensors are mapped by order and checked by shape: a checkpoint whose modules are
+registered in another order than the definition's sections is refused, not misread, unless the shapes agree by chance.
+Where the names end in torch's own (``running_mean``, ``running_var``, ``weight``, ``bias``) they settle the order
+within a batch normalisation. Nothing but tensors is unpickled.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moonjelly.errors import ModelError
+from moonjelly.models.darknet import DarknetNetwork
+from moonjelly.models.definition import NetworkConfig
+from moonjelly.models.layers import TORCH_EPSILON
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_TORCH_NAMES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
+_TORCH_ORDER = ("scale", "bias", "mean", "variance")
+
+
+def load_checkpoint(config: NetworkConfig, data: bytes) -> DarknetNetwork:
+    """Build a network with the tensors of a checkpoint, in evaluation mode.
+
+    Args:
+        config: the definition that the checkpoint was trained with (classes and anchors included).
+        data: content of a ``.pth`` file written by ``torch.save`` of a ``state_dict``, bare or under ``state_dict``,
+            ``model_state_dict`` or ``model``.
+
+    Raises:
+        ModelError: the file is no such checkpoint, or a tensor does not fit the section at its place.
+    """
+    tensors = iter(_tensors(data))
+    network = DarknetNetwork(config, TORCH_EPSILON)
+    with torch.no_grad():
+        for block in network.blocks():
+            place = f"section {block.section.number} [convolutional]"
+            wanted = block.named_arrays()
+            _copy(place, "weight", wanted.pop("weight"), next(tensors, None))
+            found = [next(tensors, None) for _ in wanted]
+            for name, pair in zip(_names(found), found, strict=True):
+                _copy(place, name, wanted[name], pair)
+    left_over = [name for name, _ in tensors]
+    if left_over:
+        raise ModelError(
+            f"the checkpoint has {len(left_over)} tensors more than the network's convolutions, beginning with "
+            f"'{left_over[0]}'; use the definition that it was trained with"
+        )
+    return network.eval()
+
+
+def _tensors(data: bytes) -> Iterator[tuple[str, Tensor]]:
+    try:
+        content: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as fault:
+        reason = str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+        raise ModelError(
+            f"the checkpoint cannot be read as tensors alone ({reason}); save it again with "
+            "torch.save(model.state_dict(), path)"
+        ) from fault
+    for wrapper in _WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ModelError("the checkpoint holds no state_dict; save it again with torch.save(model.state_dict(), path)")
+    # Counters of batches and stored anchors are no weights: a kernel has four dimensions and all others one.
+    return (
+        (str(name), value) for name, value in content.items() if value.dim() in (1, 4) and value.is_floating_point()
+    )
+
+
+def _names(found: list[tuple[str, Tensor] | None]) -> tuple[str, ...]:
+    if len(found) == 1:
+        return ("bias",)
+    names = [_TORCH_NAMES.get(pair[0].rpartition(".")[2], "") if pair else "" for pair in found]
+    return tuple(names) if sorted(names) == sorted(_TORCH_ORDER) else _TORCH_ORDER
+
+
+def _copy(place: str, name: str, target: Tensor, pair: tuple[str, Tensor] | None) -> None:
+    if pair is None:
+        raise ModelError(f"{place}: the checkpoint ends before '{name}'; use the definition that it was trained with")
+    if pair[1].shape != target.shape:
+        raise ModelError(
+            f"{place}: '{name}' must be {tuple(target.shape)} but the checkpoint's next tensor '{pair[0]}' is "
+            f"{tuple(pair[1].shape)}; tensors are mapped by order and shape, so use the definition that it was trained "
+            "with (classes included)"
+        )
+    if not torch.isfinite(pair[1]).all():
+        raise ModelError(f"{place}: '{name}' ('{pair[0]}' in the checkpoint) has values that are not finite")
+    target.copy_(pair[1])
