@@ -123,7 +123,7 @@ class Summary(Figures):
     clients: tuple[ClientSummary, ...]
     plans: PlanFigures
     versions: Mapping[str, str] = field(default_factory=dict)
-    machine: Mapping[str, str] = field(default_factory=dict)
+    machine: Mapping[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         Figures.__post_init__(self)
@@ -145,7 +145,7 @@ def summarise(
     f1: F1 | None = None,
     client_f1: Mapping[int, F1] | None = None,
     versions: Mapping[str, str] | None = None,
-    machine: Mapping[str, str] | None = None,
+    machine: Mapping[str, object] | None = None,
 ) -> Summary:
     """Sum a run up.
 

@@ -94,6 +94,10 @@ class ServerFrameRow:
     batch: int
     outcome: Outcome
     reason: str
+    queued_ts: int | None = None
+    """When it entered the queue, decoded; empty for a frame that never did."""
+    deadline_ts: int | None = None
+    """Latest instant at which its batch may end, as the dispatcher saw it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
