@@ -38,7 +38,7 @@ def demo(
         clients=clients,
         seconds=seconds,
         seed=seed,
-        out=(out or default_out(datetime.datetime.now())).resolve(),  # noqa: DTZ005 - a local name for people
+        out=(out or default_out(datetime.datetime.now())).resolve(),
         live=live,
         policy=policy,
     )

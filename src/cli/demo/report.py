@@ -55,5 +55,3 @@ def _picture(made: Figure) -> str:
 
 def _encode(png: bytes) -> str:
     return base64.b64encode(png).decode("ascii")
-
-

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +12,7 @@ from rich.live import Live
 from cli.demo.live import StatusReader, table
 from cli.demo.report import write_report
 from cli.demo.results import Results, collect
-from cli.demo.settings import ClientSetting, DemoSettings
+from cli.demo.settings import ClientSetting, DemoSettings, host_directory, source_of
 from cli.processes import Child, Children
 
 READY_TIMEOUT_S = 300.0
@@ -57,20 +56,23 @@ def start_all(children: Children, settings: DemoSettings) -> list[Child]:
     server = children.start(
         "server",
         "server",
-        ["--zoo", settings.zoo, "--devices", "1", "--port", "0", "--policy", settings.policy]
-        + ["--seed", str(settings.seed), "--out", str(out / "logs" / "server")],
+        [
+            *("--zoo", settings.zoo, "--devices", "1", "--port", "0", "--policy", settings.policy),
+            *("--seed", str(settings.seed), "--out", str(out / "logs" / "server")),
+        ],
     )
     address = f"127.0.0.1:{server.wait_ready(READY_TIMEOUT_S)['port']}"
-    links = children.start(
+    wanted = settings.client_settings()
+    network = children.start(
         "network",
         "network_shaping",
-        ["relay", "--server", address, "--clients", str(settings.clients), "--trace", settings.trace]
-        + ["--seed", str(settings.seed), "--out", str(out / "logs" / "network")],
+        ["relay", "--target", address, "--seed", str(settings.seed), "--out", str(out / "logs" / "network")]
+        + [word for one in wanted for word in ("--link", f"{one.name}={settings.trace}")],
     )
-    ports: Sequence[int] = links.wait_ready(READY_TIMEOUT_S)["ports"]
+    links = network.wait_ready(READY_TIMEOUT_S)["links"]
     clients = [
-        children.start(one.name, "client", client_arguments(settings, one, port), supervised=True)
-        for one, port in zip(settings.client_settings(), ports, strict=True)
+        children.start(one.name, "client", client_arguments(settings, one, links[one.name]["port"]), supervised=True)
+        for one in wanted
     ]
     for client in clients:
         client.wait_ready(READY_TIMEOUT_S)
@@ -79,10 +81,9 @@ def start_all(children: Children, settings: DemoSettings) -> list[Child]:
 
 def client_arguments(settings: DemoSettings, one: ClientSetting, port: int) -> list[str]:
     """Command line of one client."""
-    source = f"synthetic:{settings.seed * 1000 + one.index}" if settings.source == "synthetic" else settings.source
     return [
         *("--server", f"127.0.0.1:{port}"),
-        *("--source", source),
+        *("--source", source_of(settings, one)),
         *("--slo-ms", f"{one.slo_ms:g}"),
         *("--fps", f"{one.fps:g}"),
         *("--seconds", f"{settings.seconds:g}"),
@@ -90,11 +91,6 @@ def client_arguments(settings: DemoSettings, one: ClientSetting, port: int) -> l
         *("--seed", str(settings.seed * 1000 + one.index)),
         *("--out", str(host_directory(settings.out, one.index))),
     ]
-
-
-def host_directory(out: Path, index: int) -> Path:
-    """Where a client's logs go: Jellyfish's path."""
-    return out / "logs" / "client" / f"host_{index}"
 
 
 def watch(console: Console, clients: list[Child], settings: DemoSettings) -> None:

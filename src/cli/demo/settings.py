@@ -59,3 +59,15 @@ class DemoSettings:
 def default_out(now: datetime.datetime) -> Path:
     """A folder of its own for a run that started at ``now``."""
     return Path("out") / f"demo-{now:%Y%m%d-%H%M%S}"
+
+
+def host_directory(out: Path, index: int) -> Path:
+    """Where a client's logs go: Jellyfish's path."""
+    return out / "logs" / "client" / f"host_{index}"
+
+
+def source_of(settings: DemoSettings, one: ClientSetting) -> str:
+    """What one client sees: every client has a street of its own in the synthetic scene."""
+    if settings.source == "synthetic":
+        return f"synthetic:{settings.seed * 1000 + one.index}"
+    return settings.source

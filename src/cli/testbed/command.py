@@ -1,0 +1,72 @@
+"""The testbed's command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from cli.testbed import machines
+from cli.testbed.layout import Layout
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+Name = Annotated[str, typer.Option(help="several testbeds can be up side by side under different names")]
+HOSTS_VARIABLE = "MOONJELLY_HOSTS"
+
+
+@app.command()
+def up(
+    name: Name = "default",
+    clients: Annotated[int, typer.Option(help="client machines")] = 1,
+) -> None:
+    """Make server, manager and client machines: namespaces, addresses, sshd, keys. Needs root."""
+    layout = Layout(name, clients)
+    hosts = machines.up(layout)
+    table = Table(title=f"testbed '{name}' is up", title_justify="left")
+    for column in ("machine", "namespace", "address", "work directory"):
+        table.add_column(column)
+    for machine in layout.machines:
+        table.add_row(machine.role, machine.namespace, machine.address, str(machine.work))
+    console = Console()
+    console.print(table)
+    console.print(f"hosts file: {hosts}")
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(
+    context: typer.Context,
+    name: Name = "default",
+    machine: Annotated[str, typer.Option(help="where: manager, server, client0, …")] = "manager",
+) -> None:
+    """Run a command on one of the machines; MOONJELLY_HOSTS names the hosts file. Example: run ./run.sh experiment …"""
+    layout = Layout(name, clients=_clients_of(name))
+    place = next((one for one in layout.machines if one.role == machine), None)
+    if place is None:
+        known = ", ".join(one.role for one in layout.machines)
+        raise machines.TestbedError(f"no machine '{machine}' in testbed '{name}'; there are {known}")
+    if not context.args:
+        raise machines.TestbedError("nothing to run: name a command, e.g. 'testbed run ip addr'")
+    environment = {**os.environ, HOSTS_VARIABLE: str(machines.hosts_file(layout))}
+    done = subprocess.run(machines.command_in(place, context.args), env=environment, check=False)
+    raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+
+
+@app.command()
+def down(name: Name = "default") -> None:
+    """Stop everything that runs in the testbed and remove it; works also after a kill."""
+    removed = machines.down(name)
+    print(f"removed {', '.join(removed)}" if removed else f"there was no testbed '{name}'")
+
+
+def _clients_of(name: str) -> int:
+    directory: Path = Layout(name).directory
+    found = len(list(directory.glob("client*")))
+    if not found:
+        raise machines.TestbedError(f"testbed '{name}' is not up; 'moonjelly testbed up' makes it")
+    return found

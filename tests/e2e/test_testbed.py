@@ -1,0 +1,133 @@
+"""The three machines as namespaces: real sshd, real addresses, and nothing left afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.testbed import machines
+from cli.testbed.layout import Layout
+
+pytestmark = pytest.mark.netns
+NAME = "t1"
+
+
+@pytest.fixture(autouse=True)
+def allowed() -> None:
+    if found := machines.problems():
+        pytest.skip("network namespaces not available: " + "; ".join(found))
+
+
+@pytest.fixture
+def layout() -> Iterator[Layout]:
+    machines.down(NAME)
+    made = Layout(NAME, clients=2)
+    machines.up(made)
+    yield made
+    machines.down(NAME)
+
+
+def namespaces() -> list[str]:
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    return [line.split()[0] for line in listed.splitlines() if f"-{NAME}-" in line]
+
+
+def run_on(layout: Layout, role: str, *command: str) -> subprocess.CompletedProcess[str]:
+    place = next(machine for machine in layout.machines if machine.role == role)
+    return subprocess.run(machines.command_in(place, command), capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_machines_reach_one_another_and_have_no_name_servers(layout: Layout) -> None:
+    probe = (
+        "import socket, pathlib, sys\n"
+        "for host in sys.argv[1:]: socket.create_connection((host, 22), timeout=5).close()\n"
+        "print('nameserver' in pathlib.Path('/etc/resolv.conf').read_text())"
+    )
+    done = run_on(layout, "manager", sys.executable, "-c", probe, "server", "client0", "client1")
+    assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr
+
+
+def test_manager_logs_in_by_key_with_known_hosts_only(layout: Layout) -> None:
+    probe = (
+        "import paramiko, sys\n"
+        "client = paramiko.SSHClient(); client.load_host_keys(sys.argv[1])\n"
+        "client.set_missing_host_key_policy(paramiko.RejectPolicy())\n"
+        "for host in sys.argv[3:]:\n"
+        "    client.connect(host, username='root', key_filename=sys.argv[2], allow_agent=False, look_for_keys=False)\n"
+        "    _, out, _ = client.exec_command('cat /sys/class/net/*/address | sort -u | wc -l')\n"
+        "    print(out.read().decode().strip())\n"
+        "    client.close()\n"
+    )
+    manager = layout.manager.directory
+    arguments = [str(manager / "known_hosts"), str(manager / "id_ed25519"), "10.77.0.1", "10.77.0.10"]
+    done = run_on(layout, "manager", sys.executable, "-W", "ignore", "-c", probe, *arguments)
+    assert done.returncode == 0, done.stderr
+    counts = [int(line) for line in done.stdout.split()]
+    assert counts[0] > counts[1], "the server holds the switch's ports as well"
+
+
+def test_down_leaves_nothing(layout: Layout) -> None:
+    pids = [int(line) for one in namespaces() for line in _pids(one)]
+    assert len(pids) >= 3
+    machines.down(NAME)
+    assert namespaces() == []
+    assert not layout.directory.exists()
+    assert not [pid for pid in pids if _alive(pid)]
+    assert not list(Path("/etc/netns").glob(f"mj-{NAME}-*"))
+
+
+def test_down_after_the_maker_was_killed() -> None:
+    machines.down(NAME)
+    maker = (
+        "import json, os, sys; from cli.testbed import machines; from cli.testbed.layout import Layout\n"
+        f"machines.up(Layout({NAME!r})); print(json.dumps('up'), flush=True)\n"
+        f"os.kill(os.getpid(), {int(signal.SIGKILL)})"
+    )
+    done = subprocess.run([sys.executable, "-c", maker], capture_output=True, text=True, check=False, timeout=60)
+    assert json.loads(done.stdout) == "up"
+    assert done.returncode == -signal.SIGKILL
+    assert len(namespaces()) == 3
+    assert machines.down(NAME)
+    assert namespaces() == []
+
+
+def test_a_failed_up_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    machines.down(NAME)
+    monkeypatch.setattr(machines, "_program", lambda name: "/bin/false")
+    with pytest.raises(machines.TestbedError, match="sshd of server did not start"):
+        machines.up(Layout(NAME))
+    assert namespaces() == []
+
+
+def test_up_twice_is_refused(layout: Layout) -> None:
+    with pytest.raises(machines.TestbedError, match="is up already"):
+        machines.up(layout)
+
+
+def test_the_command_runs_on_a_machine(layout: Layout, root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "cli", "testbed", "run", "--name", NAME, "--", "sh", "-c", "cat $MOONJELLY_HOSTS"],
+        capture_output=True, text=True, check=False, cwd=root, env=dict(os.environ),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "[[clients]]" in done.stdout
+
+
+def _pids(namespace: str) -> list[str]:
+    return subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=True).stdout.split()
+
+
+def _alive(pid: int) -> bool:
+    """Whether it still runs; an orphan that nobody has reaped yet does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
