@@ -1,0 +1,313 @@
+"""User-space shaper: a TCP relay whose links follow traces. Needs no root.
+
+One listening port per link; all connections of a link share its rate. The relay takes up a few milliseconds' worth of
+bytes, holds them until a link of that rate would have delivered them, and only then takes up more; its socket
+buffers are small. So the queue builds up at the sender, as behind a slow modem, and not in here. During an outage
+nothing passes in either direction, not even the end of a connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import math
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from moonjelly.clock import Clock, MonotonicClock
+from moonjelly.telemetry import CsvLog, ShapingRow
+from moonjelly.units import BITS_PER_MBIT, NS_PER_S
+from network_shaping.pacing import Pacer
+from network_shaping.traces import Trace
+
+_BUFFER_BYTES = 16_384
+"""Of the sockets that face the sender; the kernel doubles it."""
+_SEGMENT_BYTES = 1_448
+"""An Ethernet's, also on loopback, where 64 KB segments would not fit the small buffers."""
+_EARLY_S = 0.0005
+"""The event loop's timers tick in milliseconds: half of one early is on time on average."""
+_UNPACED_CHUNK_BYTES = 65_536
+_FOR_EVER_S = 1e8
+_LATEST_TIMER_S = 0.05
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkSpec:
+    """One shaped link.
+
+    Attributes:
+        name: in the log and in the ready message.
+        uplink: rate from whoever connects to the target.
+        downlink: rate back; ``None``: as fast as it comes.
+        burst_bytes: that pass at once after a pause, per direction.
+        delay_s: added in each direction.
+    """
+
+    name: str
+    uplink: Trace
+    downlink: Trace | None = None
+    burst_bytes: int = 0
+    delay_s: float = 0.0
+
+
+class UserspaceShaper:
+    """A relay to one target with a port per link. ``start``, then ``close``."""
+
+    def __init__(
+        self,
+        target: tuple[str, int],
+        links: Sequence[LinkSpec],
+        shaping_log: CsvLog[ShapingRow] | None = None,
+        host: str = "127.0.0.1",
+        clock: Clock | None = None,
+    ) -> None:
+        self._target = target
+        self._host = host
+        self._links = [_Link(spec, clock or MonotonicClock()) for spec in links]
+        self._log = shaping_log
+        self._listeners: list[socket.socket] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> dict[str, tuple[str, int]]:
+        """Listen, and begin the traces. Returns link name to address.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        addresses = {}
+        for link in self._links:
+            listener = _listen(self._host)
+            self._listeners.append(listener)
+            addresses[link.spec.name] = (self._host, int(listener.getsockname()[1]))
+            self._spawn(self._accept(listener, link))
+        for link in self._links:
+            link.begin()
+            self._spawn(self._follow(link))
+        return addresses
+
+    async def close(self) -> None:
+        """Close all connections and stop. Idempotent."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
+
+    def _spawn(self, work: collections.abc.Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listener: socket.socket, link: _Link) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            inner, _ = await loop.sock_accept(listener)
+            self._spawn(self._relay(inner, link))
+
+    async def _relay(self, inner: socket.socket, link: _Link) -> None:
+        """One connection, until both directions have ended or one of them broke."""
+        loop = asyncio.get_running_loop()
+        with contextlib.closing(inner), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as outer:
+            outer.setblocking(False)
+            for end in (inner, outer):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            try:
+                await link.until_up()
+                await loop.sock_connect(outer, self._target)
+            except OSError as fault:
+                log.warning("link %s: no connection to %s:%d: %s", link.spec.name, *self._target, fault)
+                return
+            up = _Pipe(loop, inner, outer, link, link.up_pacer)
+            down = _Pipe(loop, outer, inner, link, link.down_pacer)
+            try:
+                await asyncio.gather(up.ended, down.ended)
+            except OSError as fault:
+                log.info("link %s: connection ended: %s", link.spec.name, fault)
+            finally:
+                up.stop()
+                down.stop()
+
+    async def _follow(self, link: _Link) -> None:
+        """Log every change of the uplink's rate."""
+        change_s = 0.0
+        while True:
+            await asyncio.sleep(max(0.0, change_s - link.now_s()))
+            late_s = link.now_s() - change_s
+            if late_s < 0.0:
+                continue
+            rate = link.spec.uplink.rate_bps(change_s + 1e-6) / BITS_PER_MBIT
+            if self._log is not None:
+                self._log.write(ShapingRow(link.now_ns(), link.spec.name, rate, rate, late_s * 1e3))
+            change_s = link.spec.uplink.next_change_s(change_s + 1e-6)
+
+
+class _Link:
+    """What the connections of one link share."""
+
+    def __init__(self, spec: LinkSpec, clock: Clock) -> None:
+        self.spec = spec
+        self._clock = clock
+        self._zero_ns = clock.now_ns()
+        self.up_pacer = Pacer(spec.uplink, spec.burst_bytes)
+        self.down_pacer = Pacer(spec.downlink, spec.burst_bytes) if spec.downlink else None
+
+    def begin(self) -> None:
+        """Time 0 of the traces is now."""
+        self._zero_ns = self._clock.now_ns()
+
+    def now_ns(self) -> int:
+        """The instant on the host's clock."""
+        return self._clock.now_ns()
+
+    def now_s(self) -> float:
+        """Seconds since the traces began."""
+        return (self._clock.now_ns() - self._zero_ns) / NS_PER_S
+
+    async def until_up(self) -> None:
+        """Wait for the end of an outage."""
+        now_s = self.now_s()
+        await asyncio.sleep(min(self.spec.uplink.up_s(now_s) - now_s, _FOR_EVER_S))
+
+
+class _Pipe:
+    """One direction of one connection.
+
+    ``_take`` reads a chunk and books its passage; the chunk waits in ``_held`` until it is due; the next chunk is
+    read when the link has finished with this one, straight from the timer while there is a backlog.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        source: socket.socket,
+        sink: socket.socket,
+        link: _Link,
+        pacer: Pacer | None,
+    ) -> None:
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._loop = loop
+        self._source = source
+        self._sink = sink
+        self._link = link
+        self._pacer = pacer
+        self._held: collections.deque[tuple[float, bytes]] = collections.deque()
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._writing = False
+        self._full = False
+        self._since_s = math.inf
+        self._await_bytes()
+
+    def stop(self) -> None:
+        """Forget everything that is held. Idempotent."""
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        self._loop.remove_reader(self._source)
+        if self._writing:
+            self._loop.remove_writer(self._sink)
+        if not self.ended.done():
+            self.ended.cancel()
+
+    def _await_bytes(self) -> None:
+        self._since_s = math.inf
+        self._loop.add_reader(self._source, self._take)
+
+    def _take(self) -> None:
+        if self._writing:
+            # The receiver is slower than the link: what it has not taken is all that is held.
+            self._loop.remove_reader(self._source)
+            self._full = True
+            return
+        now_s = self._link.now_s()
+        size = self._pacer.chunk_bytes(now_s) if self._pacer else _UNPACED_CHUNK_BYTES
+        try:
+            chunk = self._source.recv(size)
+        except (BlockingIOError, InterruptedError):
+            self._await_bytes()
+            return
+        except OSError as fault:
+            self._break(fault)
+            return
+        self._loop.remove_reader(self._source)
+        # Bytes that were there when the timer came have waited since the link was free, however late the timer is.
+        since_s = min(now_s, self._since_s) if now_s - self._since_s < _LATEST_TIMER_S else now_s
+        passed_s = self._pacer.reserve(since_s, len(chunk)) if self._pacer else self._link.spec.uplink.up_s(now_s)
+        self._since_s = passed_s
+        self._held.append((passed_s + self._link.spec.delay_s, chunk))
+        if not self._writing:
+            self._at(self._held[0][0], now_s, self._pass_on)
+        if chunk:
+            self._at(passed_s, now_s, self._take if self._pacer else self._await_bytes)
+
+    def _at(self, due_s: float, now_s: float, action: Callable[[], None]) -> None:
+        """Call ``action`` once, at ``due_s``; replaces an earlier appointment of the same action."""
+        timer = self._timers.pop(action, None)
+        if timer is not None:
+            timer.cancel()
+        if due_s != math.inf:
+            self._timers[action] = self._loop.call_later(max(0.0, due_s - now_s - _EARLY_S), action)
+
+    def _pass_on(self) -> None:
+        """Hand on what is due."""
+        now_s = self._link.now_s()
+        while self._held and self._held[0][0] <= now_s + _EARLY_S:
+            due_s, chunk = self._held.popleft()
+            if not chunk:
+                self._end()
+                return
+            try:
+                sent = self._sink.send(chunk)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError as fault:
+                self._break(fault)
+                return
+            if sent < len(chunk):
+                self._held.appendleft((due_s, chunk[sent:]))
+                self._wait_for_room()
+                return
+        if self._held:
+            self._at(self._held[0][0], now_s, self._pass_on)
+
+    def _wait_for_room(self) -> None:
+        if not self._writing:
+            self._writing = True
+            self._loop.add_writer(self._sink, self._room)
+
+    def _room(self) -> None:
+        self._writing = False
+        self._loop.remove_writer(self._sink)
+        self._pass_on()
+        if self._full and not self._writing:
+            self._full = False
+            self._take()
+
+    def _end(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sink.shutdown(socket.SHUT_WR)
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    def _break(self, fault: OSError) -> None:
+        self._loop.remove_reader(self._source)
+        if not self.ended.done():
+            self.ended.set_exception(fault)
+
+
+def _listen(host: str) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Before listen(): accepted sockets inherit the buffer and the segment size that was offered.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
+    listener.bind((host, 0))
+    listener.listen()
+    listener.setblocking(False)
+    return listener

@@ -1,0 +1,246 @@
+"""What a client sends next, and what a server asks for next: pure functions of plan, link and queue.
+
+A client's uplink queue cannot be called back and eats the deadline of every later frame. So a frame is sent only if, on
+a cautious reading of the link, it arrives early enough for the server to answer in time behind everything that is
+still unacknowledged. As the link gets worse the client gives up, in this order: input size (down to the zoo's
+smallest variant), JPEG quality, frame rate (frames are skipped). It returns the same way as soon as the
+acknowledgements show room, at most doubling the bytes of a frame per acknowledged one, so that a wrong belief costs
+one frame.
+
+A frame that is smaller than the input of the variant that runs it is allowed: the server enlarges it, and the frame
+itself says which variant it was sized for.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from moonjelly.network import DEFAULT_QUALITY, FrameSizes, LinkEstimate
+from moonjelly.units import ClientInstant, ns_to_ms, transfer_ms
+
+REDUCED_QUALITIES = (75, 60, 45, 30)
+"""Tried in this order once the size is at its smallest."""
+CAUTION = 1.0
+"""Standard deviations by which bandwidth is taken below, and sizes above, their estimates."""
+UTILISATION = 0.9
+"""Share of the (cautious) link that frames at the nominal rate may fill."""
+GROWTH = 2.0
+"""A frame has at most this many times the bytes of the largest one delivered lately."""
+LATENCY_FACTOR = 2.0
+"""One batch running and one waiting (Jellyfish, section III)."""
+STALLED_AFTER_MS = 300.0
+OUTAGE_AFTER_MS = 2_000.0
+"""Nothing heard for this long, with a ping or a frame unanswered: the link is gone. Pings must be more frequent."""
+MAX_UNACKNOWLEDGED_BYTES = 1 << 20
+
+
+class LinkHealth(enum.Enum):
+    """How the link does."""
+
+    UP = "UP"
+    STALLED = "STALLED"
+    """Answers are overdue: nothing is added to the queue."""
+    OUTAGE = "OUTAGE"
+    """Gone: the client opens a new channel and drops what is unacknowledged."""
+
+
+class SkipReason(enum.Enum):
+    """Why a frame was not sent; the value is the text of the log."""
+
+    REJECTED = "the client has no place in the plan"
+    OUTAGE = "link outage"
+    STALLED = "the link does not answer"
+    QUEUE = "behind the unacknowledged frames it cannot arrive in time"
+    DEADLINE = "it cannot arrive in time"
+    UNPROVEN = "waiting for the first acknowledgement of a link that is not known yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What a client's stream needs.
+
+    Attributes:
+        slo_ms: end-to-end deadline, capture to result.
+        fps: nominal frame rate.
+        input_sizes: side in pixels per variant of the group's zoo, in zoo order (increasing accuracy and cost).
+    """
+
+    slo_ms: float
+    fps: float
+    input_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanView:
+    """What the client knows of the plan, from ``PlanUpdate`` and ``Result.next_variant``.
+
+    Attributes:
+        placed: whether the plan has a place for this client.
+        variant: index to size frames for, at most.
+        infer_ms: profiled p99 of the planned variant at the planned batch.
+        overhead_ms: the server's own share beside waiting and inference.
+    """
+
+    placed: bool
+    variant: int
+    infer_ms: float
+    overhead_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unacknowledged:
+    """A frame that was handed to the stream and not acknowledged yet."""
+
+    size_bytes: int
+    sent: ClientInstant
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Encode for ``variant`` at ``jpeg_quality`` and send.
+
+    Attributes:
+        variant: index of the variant to size the frame for.
+        jpeg_quality: 1..100.
+        expected_bytes: what it will probably weigh.
+        arrives_in_ms: from now to its complete arrival at the server.
+    """
+
+    variant: int
+    jpeg_quality: int
+    expected_bytes: float
+    arrives_in_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Do not send this frame."""
+
+    reason: SkipReason
+
+
+def health(link: LinkEstimate, in_flight: Sequence[Unacknowledged], now: ClientInstant) -> LinkHealth:
+    """Judge the link by what was heard last. The session must ping at least every half second.
+
+    A link that was never heard is ``UP``: connecting has its own time-out.
+    """
+    if OUTAGE_AFTER_MS < link.age_ms < math.inf:
+        return LinkHealth.OUTAGE
+    if in_flight and link.age_ms < math.inf:
+        oldest = in_flight[0]
+        expected_ms = transfer_ms(oldest.size_bytes, link.cautious_bps()) if link.known else 0.0
+        overdue_ms = ns_to_ms(now - oldest.sent) - link.rtt_ms - expected_ms
+        if min(overdue_ms, link.age_ms) > STALLED_AFTER_MS:
+            return LinkHealth.STALLED
+    return LinkHealth.UP
+
+
+def decide(
+    stream: Stream,
+    plan: PlanView,
+    link: LinkEstimate,
+    in_flight: Sequence[Unacknowledged],
+    sizes: FrameSizes,
+    captured: ClientInstant,
+    now: ClientInstant,
+    encode_ms: float = 0.0,
+) -> Send | Skip:
+    """Choose what to do with the frame captured at ``captured``.
+
+    Args:
+        stream: the client's needs.
+        plan: as last heard from the server.
+        link: estimate as of ``now``.
+        in_flight: unacknowledged frames, oldest first.
+        sizes: learnt frame sizes.
+        captured: when the frame was captured.
+        now: the present.
+        encode_ms: expected time to resize and encode it.
+    """
+    if not plan.placed:
+        return Skip(SkipReason.REJECTED)
+    state = health(link, in_flight, now)
+    if state is not LinkHealth.UP:
+        return Skip(SkipReason.OUTAGE if state is LinkHealth.OUTAGE else SkipReason.STALLED)
+    if not link.known:
+        return _first_frame(stream, in_flight, sizes)
+    rate_bps = _bounded_rate_bps(link, in_flight, now)
+    queue_ms = _queue_ms(link, in_flight, rate_bps, now, encode_ms)
+    one_way_ms = link.rtt_ms / 2
+    left_ms = stream.slo_ms - ns_to_ms(now - captured) - encode_ms - link.rtt_ms - link.jitter_ms - plan.overhead_ms
+    room_bytes = _room_bytes(stream, rate_bps, in_flight)
+    ladder = _ladder(stream, plan)
+    for variant, quality in ladder:
+        size = sizes.expected_bytes(stream.input_sizes[variant], quality)
+        likely = size * math.exp(CAUTION * sizes.spread)
+        wait_ms = queue_ms + transfer_ms(likely, rate_bps)
+        carried = likely * 8.0 * stream.fps <= UTILISATION * rate_bps
+        proven = size <= GROWTH * link.proven_bytes
+        if carried and proven and likely <= room_bytes and wait_ms <= left_ms - LATENCY_FACTOR * plan.infer_ms:
+            return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
+    # The link does not carry even the smallest frame at the nominal rate: send those that can make it, skip the others.
+    variant, quality = ladder[-1]
+    size = sizes.expected_bytes(stream.input_sizes[variant], quality)
+    wait_ms = queue_ms + transfer_ms(size, rate_bps)
+    if wait_ms <= left_ms - plan.infer_ms and (size <= room_bytes or not in_flight):
+        return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
+    return Skip(SkipReason.QUEUE if queue_ms > 0.0 else SkipReason.DEADLINE)
+
+
+def next_variant(planned: int, budget_ms: Sequence[float], infer_ms: float) -> int:
+    """What a server asks of a client now: the planned variant, lowered at once to what the link and the time allow.
+
+    Never above the plan. The device runs the planned variant whatever the frame's size, so ``infer_ms`` is that
+    variant's; a smaller frame only saves network time.
+
+    Args:
+        planned: variant index of the client's device.
+        budget_ms: :func:`moonjelly.network.budgets` with the present bandwidth, per variant.
+        infer_ms: of the planned variant at the planned batch.
+    """
+    needed_ms = LATENCY_FACTOR * infer_ms
+    return next((variant for variant in range(planned, 0, -1) if budget_ms[variant] >= needed_ms), 0)
+
+
+def _first_frame(stream: Stream, in_flight: Sequence[Unacknowledged], sizes: FrameSizes) -> Send | Skip:
+    if in_flight:
+        return Skip(SkipReason.UNPROVEN)
+    return Send(0, DEFAULT_QUALITY, sizes.expected_bytes(stream.input_sizes[0]), 0.0)
+
+
+def _ladder(stream: Stream, plan: PlanView) -> list[tuple[int, int]]:
+    top = min(plan.variant, len(stream.input_sizes) - 1)
+    return [(variant, DEFAULT_QUALITY) for variant in range(top, -1, -1)] + [(0, q) for q in REDUCED_QUALITIES]
+
+
+def _bounded_rate_bps(link: LinkEstimate, in_flight: Sequence[Unacknowledged], now: ClientInstant) -> float:
+    """The cautious rate, and no more than the missing acknowledgement of the oldest frame allows.
+
+    This is what shows a drop before any acknowledgement can.
+    """
+    rate_bps = link.cautious_bps(CAUTION)
+    if in_flight:
+        oldest = in_flight[0]
+        outstanding_ms = ns_to_ms(now - oldest.sent) - link.rtt_ms - 2.0 * link.jitter_ms
+        if outstanding_ms > 0.0:
+            rate_bps = min(rate_bps, oldest.size_bytes * 8_000.0 / outstanding_ms)
+    return max(rate_bps, 1.0)
+
+
+def _queue_ms(
+    link: LinkEstimate, in_flight: Sequence[Unacknowledged], rate_bps: float, now: ClientInstant, encode_ms: float
+) -> float:
+    """How long the next frame, sent in ``encode_ms``, waits for those before it."""
+    free_ms = -math.inf
+    for frame in in_flight:
+        free_ms = max(ns_to_ms(frame.sent - now), free_ms) + transfer_ms(frame.size_bytes, rate_bps)
+    return max(0.0, free_ms - encode_ms)
+
+
+def _room_bytes(stream: Stream, rate_bps: float, in_flight: Sequence[Unacknowledged]) -> float:
+    """What may still be put into the socket: in all, no more than the link carries within one deadline."""
+    cap = min(MAX_UNACKNOWLEDGED_BYTES, rate_bps * stream.slo_ms / 8_000.0)
+    return cap - sum(frame.size_bytes for frame in in_flight)

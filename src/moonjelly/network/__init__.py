@@ -1,0 +1,33 @@
+"""The network as a client and the server see it: transfer times, bandwidth, round trip, clock offset, frame sizes.
+
+Pure steps ``(state, sample) -> state``: no clock is read here, instants come in with the samples. Only
+:class:`ClockOffset` converts between the instants of two hosts.
+"""
+
+from moonjelly.network.baselines import ErrorBasedFilter, HarmonicMean, raw_bandwidth_bps
+from moonjelly.network.clock_offset import ClockOffset, captured_at_server
+from moonjelly.network.exchange import Exchange
+from moonjelly.network.frame_sizes import DEFAULT_QUALITY, FrameSizes, prior_bytes
+from moonjelly.network.frame_sizes import observe as observe_size
+from moonjelly.network.link import LinkEstimate, LinkState, estimate, observe
+from moonjelly.network.transfer import DEFAULT_RESPONSE_BYTES, budgets, network_ms
+
+__all__ = [
+    "DEFAULT_QUALITY",
+    "DEFAULT_RESPONSE_BYTES",
+    "ClockOffset",
+    "ErrorBasedFilter",
+    "Exchange",
+    "FrameSizes",
+    "HarmonicMean",
+    "LinkEstimate",
+    "LinkState",
+    "budgets",
+    "captured_at_server",
+    "estimate",
+    "network_ms",
+    "observe",
+    "observe_size",
+    "prior_bytes",
+    "raw_bandwidth_bps",
+]

@@ -1,0 +1,62 @@
+"""Unloaded round trip: the smallest delays of the last seconds, so that queueing and a busy peer do not count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from moonjelly.network.exchange import Exchange
+from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant, ns_to_ms
+
+WINDOW_NS = 10 * NS_PER_S
+"""A longer route shows after at most two windows, a shorter one at once."""
+_JITTER_GAIN = 0.1
+_JITTER_FLOOR_NS = 200_000.0
+_JITTER_CEILING_NS = 10.0 * NS_PER_MS
+
+
+@dataclass(frozen=True, slots=True)
+class RoundTripState:
+    """Smallest one-way readings (each plus or minus the clock offset, which cancels in their sum).
+
+    Attributes:
+        window_start: of the present window.
+        up_ns: smallest ``Exchange.up_ns`` of the present window.
+        down_ns: smallest ``Exchange.down_ns`` of the present window.
+        earlier_up_ns: of the window before.
+        earlier_down_ns: of the window before.
+        jitter_ns: smoothed excess of a probe's uplink delay over the floor.
+    """
+
+    window_start: ClientInstant
+    up_ns: int
+    down_ns: int
+    earlier_up_ns: int
+    earlier_down_ns: int
+    jitter_ns: float = 1.0 * NS_PER_MS
+
+    @property
+    def up_floor_ns(self) -> int:
+        """Uplink delay without queueing, plus the clock offset."""
+        return min(self.up_ns, self.earlier_up_ns)
+
+    @property
+    def rtt_ms(self) -> float:
+        """Unloaded round trip in ms."""
+        return max(0.0, ns_to_ms(self.up_floor_ns + min(self.down_ns, self.earlier_down_ns)))
+
+
+def observe(state: RoundTripState | None, exchange: Exchange) -> RoundTripState:
+    """Take the floors down with any exchange; only a probe may open a new window and so let them rise.
+
+    Frames alone say nothing about a longer route: their delay holds their own transfer.
+    """
+    up, down = exchange.up_ns, exchange.down_ns
+    if state is None:
+        return RoundTripState(exchange.returned, up, down, up, down)
+    jitter = state.jitter_ns
+    if exchange.is_probe:
+        excess = min(max(0, up - state.up_floor_ns), _JITTER_CEILING_NS)
+        jitter = max(_JITTER_FLOOR_NS, jitter + _JITTER_GAIN * (excess - jitter))
+        if exchange.returned - state.window_start > WINDOW_NS:
+            return RoundTripState(exchange.returned, up, down, state.up_ns, state.down_ns, jitter)
+    return replace(state, up_ns=min(state.up_ns, up), down_ns=min(state.down_ns, down), jitter_ns=jitter)

@@ -1,0 +1,54 @@
+"""Transfer-time model: what the network takes from a deadline and what it leaves (Jellyfish, section III)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from moonjelly.units import transfer_ms
+
+DEFAULT_RESPONSE_BYTES = 600
+"""A result with a dozen typed boxes."""
+
+
+def network_ms(size_bytes: float, bandwidth_bps: float, rtt_ms: float, response_bytes: float = 0.0) -> float:
+    """Time that the network takes of one frame: ``size / B + 2 w``, with the answer's size counted to the frame's.
+
+    Infinite on a dead link.
+    """
+    return transfer_ms(size_bytes + response_bytes, bandwidth_bps) + rtt_ms
+
+
+def budgets(
+    slo_ms: float,
+    fps: float,
+    frame_bytes: Sequence[float],
+    bandwidth_bps: float,
+    rtt_ms: float,
+    overhead_ms: float,
+    response_bytes: float = DEFAULT_RESPONSE_BYTES,
+) -> tuple[float, ...]:
+    """Per variant, the time that is left for waiting and inference (``planning.problem.Client.budget_ms``).
+
+    Jellyfish's rule: ``max(0, slo - network - overhead)`` where the link carries ``fps`` such frames, else 0.
+
+    Args:
+        slo_ms: end-to-end deadline.
+        fps: nominal frame rate.
+        frame_bytes: expected encoded size per variant, see :mod:`moonjelly.network.frame_sizes`.
+        bandwidth_bps: uplink; 0 or less: none.
+        rtt_ms: unloaded round trip.
+        overhead_ms: the server's own share beside waiting and inference.
+        response_bytes: of an answer.
+    """
+    return tuple(
+        _budget(
+            slo_ms - overhead_ms - network_ms(size, bandwidth_bps, rtt_ms, response_bytes), size, fps, bandwidth_bps
+        )
+        for size in frame_bytes
+    )
+
+
+def _budget(left_ms: float, size_bytes: float, fps: float, bandwidth_bps: float) -> float:
+    carried = bandwidth_bps > size_bytes * 8.0 * fps
+    return max(0.0, left_ms) if carried and math.isfinite(left_ms) else 0.0
