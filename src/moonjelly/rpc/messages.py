@@ -11,6 +11,8 @@ from moonjelly.types import DEFAULT_GROUP, Detections, Outcome
 from moonjelly.units import ClientInstant, ServerInstant
 
 PROTOCOL_VERSION = 1
+SERVICE = "moonjelly.v1.Serving"
+STREAM_METHOD = f"/{SERVICE}/Stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +241,8 @@ MAX_BOXES = 10_000
 __all__ = [
     "MAX_BOXES",
     "PROTOCOL_VERSION",
+    "SERVICE",
+    "STREAM_METHOD",
     "Ack",
     "Bye",
     "ClientMessage",

@@ -1,0 +1,119 @@
+"""One attempt at the native stream: a channel of its own, one call on it, messages in and out.
+
+After a network change or an outage an old channel may take many seconds to notice and holds bytes that cannot be
+called back, so every attempt opens a new one with its own subchannel pool and nothing is shared with the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from moonjelly.errors import ConfigError, ConnectionLostError, SessionError
+from moonjelly.rpc.convert import client_to_wire, server_from_wire
+from moonjelly.rpc.messages import STREAM_METHOD, ClientMessage, ServerMessage
+
+MAX_RECEIVE_BYTES = 16 * 1024 * 1024
+_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+    ("grpc.keepalive_time_ms", 5000),
+    ("grpc.keepalive_timeout_ms", 2000),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_retries", 0),
+    ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
+)
+_REFUSED = {
+    grpc.StatusCode.UNAUTHENTICATED: SessionError,
+    grpc.StatusCode.PERMISSION_DENIED: SessionError,
+    grpc.StatusCode.INVALID_ARGUMENT: ConfigError,
+    grpc.StatusCode.UNIMPLEMENTED: ConfigError,
+}
+"""Statuses that trying again does not cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how to connect.
+
+    Attributes:
+        address: ``host:port`` or any gRPC target.
+        token: the server's access token; empty: none.
+        root_certificates: PEM of the authority that signed the server's certificate; ``None``: no TLS.
+    """
+
+    address: str
+    token: str = ""
+    root_certificates: bytes | None = None
+
+
+class Stream:
+    """One call. Reading and writing are each done by one task at a time; cancelling either ends the call."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        if target.root_certificates is None:
+            self._channel = grpc.aio.insecure_channel(target.address, options=_OPTIONS)
+        else:
+            credentials = grpc.ssl_channel_credentials(root_certificates=target.root_certificates)
+            self._channel = grpc.aio.secure_channel(target.address, credentials, options=_OPTIONS)
+        # Raw bytes both ways: a message that cannot be read is then ours to report, with its text.
+        open_stream: Any = self._channel.stream_stream
+        metadata = (("authorization", f"Bearer {target.token}"),) if target.token else ()
+        self._call: Any = open_stream(STREAM_METHOD)(metadata=metadata)
+
+    async def write(self, message: ClientMessage) -> None:
+        """Hand one message to the transport; waits while flow control holds it back.
+
+        Raises:
+            ConnectionLostError: the stream has ended.
+        """
+        try:
+            await self._call.write(client_to_wire(message))
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as fault:
+            raise await self._explain(fault) from None
+
+    async def read(self) -> ServerMessage | None:
+        """The next message, ``None`` when the server ended the stream in order.
+
+        Raises:
+            ConnectionLostError: the stream broke.
+            SessionError, ConfigError: the server refused, and would again.
+            ProtocolError: the server sent what the wire does not allow.
+        """
+        try:
+            data = await self._call.read()
+        except grpc.aio.AioRpcError as fault:
+            raise await self._explain(fault) from None
+        if not isinstance(data, bytes):
+            code = await self._call.code()
+            if code is not grpc.StatusCode.OK:
+                raise _fault(self._target, code, await self._call.details())
+            return None
+        return server_from_wire(data)
+
+    async def finish(self) -> None:
+        """Say that nothing more will be written."""
+        await self._call.done_writing()
+
+    async def close(self) -> None:
+        """End the call and its channel. Idempotent."""
+        await self._channel.close(grace=None)
+
+    async def _explain(self, fault: Exception) -> Exception:
+        if isinstance(fault, grpc.aio.AioRpcError):
+            return _fault(self._target, fault.code(), fault.details())
+        if self._call.done():
+            return _fault(self._target, await self._call.code(), await self._call.details())
+        return ConnectionLostError(f"the stream to {self._target.address} has ended")
+
+
+def _fault(target: Target, code: grpc.StatusCode, details: str | None) -> Exception:
+    text = f"{target.address}: {code.name}{': ' + details if details else ''}"
+    return _REFUSED.get(code, ConnectionLostError)(text)
