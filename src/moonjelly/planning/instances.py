@@ -53,7 +53,7 @@ def random_problem(
     frame_bytes: Sequence[float] = FRAME_BYTES,
     fps: Sequence[float] = FPS_CHOICES,
     slo_ms: Sequence[float] = SLO_MS_CHOICES,
-    overhead_ms: float = 0.0,
+    overhead_ms: float = 2.0,
 ) -> Problem:
     """One instance: rates and deadlines drawn from the choices, bandwidth uniform in 7.5 to 50 Mbit/s."""
     profile = profile or reference_profile()

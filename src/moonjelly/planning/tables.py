@@ -3,8 +3,8 @@
 * A **device class** is a set of interchangeable devices: one kind, one speed.
 * A **lane** is one (device class, group, variant). Lanes are numbered by decreasing accuracy, so that a sorted list
   of lanes is also the order in which devices are filled.
-* A **client type** is a set of interchangeable clients: one group, one rate in units, and on every lane the same
-  largest batch that their budget allows.
+* A **client type** is a set of interchangeable clients: one group, one rate, and on every lane the same largest batch
+  that their budget allows.
 
 Rates are rounded up and capacities down to the unit, so whatever fits in units fits in truth.
 """
@@ -210,17 +210,19 @@ def _types(
     problem: Problem, kept: list[int], drafts: list[_LaneDraft], unit: float, merge: bool
 ) -> list[tuple[int, list[int], tuple[int, ...]]]:
     """(rate in units, largest batch per lane, members) of every type that some lane can serve."""
-    found: dict[tuple[int, bytes, int], tuple[int, list[int], list[int]]] = {}
+    found: dict[tuple[float, str, bytes, int], tuple[int, list[int], list[int]]] = {}
     for group in sorted({problem.clients[position].group for position in kept}):
         positions = [position for position in kept if problem.clients[position].group == group]
         rows = _batch_limits([problem.clients[position] for position in positions], drafts, group)
         caps = _alone_capacity(rows, drafts)
         for position, row, cap in zip(positions, rows, caps.tolist(), strict=True):
-            rate = max(math.ceil(problem.clients[position].fps / unit - _RATE_SLACK), 1)
-            if rate > cap:
-                continue
-            key = (rate, group.encode() + row.tobytes(), -1 if merge else position)
-            found.setdefault(key, (rate, row.tolist(), []))[2].append(position)
+            fps = problem.clients[position].fps
+            rate = max(math.ceil(fps / unit - _RATE_SLACK), 1)
+            if rate <= cap:
+                key = (fps, group, row.tobytes(), -1 if merge else position)
+                if key not in found:
+                    found[key] = (rate, row.tolist(), [])
+                found[key][2].append(position)
     return [
         (rate, row, tuple(members[start : start + _MAX_COUNT]))
         for rate, row, members in found.values()

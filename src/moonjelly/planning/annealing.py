@@ -1,0 +1,138 @@
+"""Simulated annealing over multisets of lanes, one lane per device.
+
+A state is a sorted list of lanes. Moves change one device's lane or two devices' lanes in opposite directions, always
+within the device's class, so that every state can be given to the devices at hand.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from moonjelly.planning.packing import Packer
+
+_DEADLINE_EVERY = 16  # evaluations between two looks at the clock
+_SINGLE_STEPS = (-3, -2, -1, 1, 2, 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How long and how hot.
+
+    Attributes:
+        evaluations: states to try.
+        hot: first temperature, in shares of one device's part of the offered load.
+        cold: last temperature, in the same unit.
+    """
+
+    evaluations: int
+    hot: float
+    cold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Solution:
+    """A state and what it is worth.
+
+    Attributes:
+        lanes: sorted.
+        unplaced: clients that found no place.
+        score: load times accuracy less the penalties, in units.
+    """
+
+    lanes: tuple[int, ...]
+    unplaced: int
+    score: float
+
+    def beats(self, other: Solution) -> bool:
+        """More clients placed, or as many and a higher score."""
+        return (-self.unplaced, self.score) > (-other.unplaced, other.score)
+
+
+class Annealer:
+    """Searches for the best multiset of lanes.
+
+    Args:
+        packer: of the compiled problem.
+        held: lanes that the devices hold; empty without a previous plan.
+        churn: share of one device's part of the offered load that a change against ``held`` must bring.
+        expired: whether the time is up.
+    """
+
+    def __init__(self, packer: Packer, held: Sequence[int], churn: float, expired: Callable[[], bool]) -> None:
+        self._packer = packer
+        self._expired = expired
+        tables = packer.tables
+        self._held = tuple(Counter(held).items())
+        self._held_count = len(held)
+        self._ladder = {lane: ladder for ladder in tables.lanes_of for lane in ladder}
+        self._rung = {lane: rung for ladder in tables.lanes_of for rung, lane in enumerate(ladder)}
+        self._penalty = max(tables.rate, default=0)
+        devices = sum(len(one.positions) for one in tables.classes)
+        self._per_device = tables.load(tables.full) / max(devices, 1)
+        self._churn = churn * self._per_device
+
+    def rate(self, lanes: Sequence[int], wanted: bytes) -> Solution:
+        """What a sorted list of lanes is worth for the clients that are ``wanted``."""
+        value, left = self._packer.fill(lanes, wanted)
+        unplaced = sum(left)
+        return Solution(tuple(lanes), unplaced, value - self._penalty * unplaced - self._churn * self._changes(lanes))
+
+    def anneal(
+        self,
+        start: Solution,
+        wanted: bytes,
+        schedule: Schedule,
+        rng: np.random.Generator,
+        enough: Callable[[Solution], bool],
+    ) -> Solution:
+        """Search from ``start`` until the schedule ends, the time is up or the best found is ``enough``."""
+        best = current = start
+        temperature = schedule.hot * self._per_device
+        cooling = (schedule.cold / schedule.hot) ** (1.0 / schedule.evaluations)
+        draws = rng.random((schedule.evaluations, 5)).tolist()
+        # A worsening by up to this many temperatures is accepted: Metropolis' rule with the draw made beforehand.
+        patience = rng.exponential(size=schedule.evaluations).tolist()
+        for turn, draw in enumerate(draws):
+            if turn % _DEADLINE_EVERY == 0 and (enough(best) or self._expired()):
+                break
+            temperature *= cooling
+            lanes = self._move(current.lanes, draw)
+            if lanes is None:
+                continue
+            tried = self.rate(lanes, wanted)
+            if tried.score >= current.score - temperature * patience[turn]:
+                current = tried
+                if tried.beats(best):
+                    best = tried
+        return best
+
+    def _changes(self, lanes: Sequence[int]) -> int:
+        return self._held_count - sum(min(count, lanes.count(lane)) for lane, count in self._held)
+
+    def _move(self, lanes: tuple[int, ...], draw: Sequence[float]) -> list[int] | None:
+        """A neighbour of ``lanes``, sorted; ``None`` when the draw leads back to where it is."""
+        kind, which, other, how, how_other = draw
+        moved = list(lanes)
+        first, second = int(which * len(lanes)), int(other * len(lanes))
+        lane = lanes[first]
+        if kind < 0.35:
+            moved[first] = self._shift(lane, _SINGLE_STEPS[int(how * 6)])
+        elif kind < 0.80 and first != second:
+            moved[first] = self._shift(lane, 1 + int(how * 2))
+            moved[second] = self._shift(lanes[second], -1 - int(how_other * 2))
+        elif kind < 0.90:
+            if self._ladder[lane] is self._ladder[lanes[second]]:
+                moved[first] = self._shift(lanes[second], int(how * 3) - 1)
+        else:
+            ladder = self._ladder[lane]
+            moved[first] = ladder[int(how * len(ladder))]
+        moved.sort()
+        return None if moved == list(lanes) else moved
+
+    def _shift(self, lane: int, by: int) -> int:
+        ladder = self._ladder[lane]
+        return ladder[min(max(self._rung[lane] + by, 0), len(ladder) - 1)]

@@ -1,0 +1,197 @@
+"""The default policy: local search over multisets of lanes, each evaluated by exact subset sums.
+
+1. Start at the best of: what the devices hold; the best uniform variant; with many devices, the rounded linear
+   relaxation of the aggregated model.
+2. Anneal. A change against the previous plan must bring ``churn``. The best plan by (clients placed, score) is kept,
+   so the search can be cut short at any time.
+3. If clients remain that could be served alone, the devices are overloaded: search for the largest number of clients
+   that can all be admitted, light ones first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from moonjelly.clock import Clock
+from moonjelly.errors import ConfigError
+from moonjelly.planning import aggregated, highs
+from moonjelly.planning.annealing import Annealer, Schedule, Solution
+from moonjelly.planning.assemble import assemble, previous_lanes
+from moonjelly.planning.packing import Packer
+from moonjelly.planning.problem import Plan, Problem
+from moonjelly.planning.sharing import apportion
+from moonjelly.planning.tables import Tables, compile_tables
+from moonjelly.planning.uniform import best_uniform_lanes
+from moonjelly.units import NS_PER_MS
+
+
+@dataclass(frozen=True)
+class Multiset:
+    """Local search over multisets of lanes; see the module's text.
+
+    Attributes:
+        evaluations: multisets to try in one search.
+        churn: what a changed variant must bring, as a share of one device's part of the objective: about the share of
+            a planning period that is lost while the variant loads.
+        relax_from: number of devices from which on the search also starts at the linear relaxation (where HiGHS is
+            installed).
+        hot: first temperature, in shares of one device's part of the offered load.
+        warm: first temperature when the start is the linear relaxation.
+        cold: last temperature.
+
+    Raises:
+        ConfigError: an option out of its range.
+    """
+
+    evaluations: int = 1000
+    churn: float = 0.002
+    relax_from: int = 16
+    hot: float = 0.03
+    warm: float = 0.005
+    cold: float = 0.0005
+
+    def __post_init__(self) -> None:
+        if self.evaluations < 1:
+            raise ConfigError(f"policy 'multiset', option 'evaluations' = {self.evaluations}: at least 1 is needed")
+        if not 0.0 <= self.churn < math.inf:
+            raise ConfigError(f"policy 'multiset', option 'churn' = {self.churn}: it must be finite and not negative")
+        if not 0.0 < self.cold <= min(self.hot, self.warm) < math.inf:
+            raise ConfigError(
+                f"policy 'multiset': temperatures cold = {self.cold}, warm = {self.warm}, hot = {self.hot} "
+                "must be positive and finite, cold the lowest"
+            )
+
+    def plan(
+        self, problem: Problem, *, seed: int = 0, time_budget_ms: float = math.inf, clock: Clock | None = None
+    ) -> Plan:
+        """See the module's text."""
+        expired = _deadline(time_budget_ms, clock)
+        tables = compile_tables(problem)
+        packer = Packer(tables)
+        if not tables.rate:
+            return assemble(packer, ())
+        return _Search(self, packer, np.random.default_rng(seed), expired).run()
+
+
+def _deadline(time_budget_ms: float, clock: Clock | None) -> Callable[[], bool]:
+    if clock is None or not math.isfinite(time_budget_ms):
+        return lambda: False
+    end_ns = clock.now_ns() + int(time_budget_ms * NS_PER_MS)
+    return lambda: clock.now_ns() >= end_ns
+
+
+class _Search:
+    """One call of :meth:`Multiset.plan`."""
+
+    def __init__(
+        self, options: Multiset, packer: Packer, rng: np.random.Generator, expired: Callable[[], bool]
+    ) -> None:
+        self._options, self._packer, self._rng, self._expired = options, packer, rng, expired
+        self._tables = packer.tables
+        self._held = previous_lanes(self._tables)
+        self._annealer = Annealer(packer, tuple(self._held.values()), options.churn, expired)
+
+    def run(self) -> Plan:
+        full = self._tables.full
+        start, hot = self._start()
+        ideal = _ideal(self._tables) - 1e-9
+        best = self._annealer.anneal(
+            start, full, self._schedule(hot), self._rng, lambda one: not one.unplaced and one.score >= ideal
+        )
+        wanted = full
+        if best.unplaced and not self._expired():
+            best, wanted = self._admit(best)
+        return assemble(self._packer, best.lanes, wanted)
+
+    def _schedule(self, hot: float, share: float = 1.0) -> Schedule:
+        return Schedule(max(1, round(self._options.evaluations * share)), hot, self._options.cold)
+
+    def _start(self) -> tuple[Solution, float]:
+        """Where to start, and at which temperature."""
+        relaxed = self._relaxed() if len(self._tables.problem.devices) >= self._options.relax_from else None
+        base = relaxed if relaxed is not None else best_uniform_lanes(self._packer)
+        start = self._annealer.rate(base, self._tables.full)
+        if self._held:
+            held = self._annealer.rate(self._held_lanes(base), self._tables.full)
+            if not start.beats(held):
+                start = held
+        return start, self._options.hot if relaxed is None else self._options.warm
+
+    def _held_lanes(self, others: list[int]) -> list[int]:
+        """What the devices hold; devices that hold nothing of use take lanes of their class from ``others``."""
+        lanes: list[int] = []
+        for index, one in enumerate(self._tables.classes):
+            held = [self._held[position] for position in one.positions if position in self._held]
+            spare = [lane for lane in others if self._tables.lanes[lane].device_class == index]
+            lanes += held + spare[len(held) :]
+        return sorted(lanes)
+
+    def _relaxed(self) -> list[int] | None:
+        """The linear relaxation's devices per lane, rounded; ``None`` where HiGHS is missing."""
+        if not highs.available():
+            return None
+        tables = self._tables
+        model = aggregated.build(tables, place_all=False, bonus=float(max(tables.rate)))
+        solution = highs.solve(model, integer=False).solution
+        if solution is None:
+            return None
+        shares = model.devices_per_lane(solution, len(tables.lanes))
+        lanes: list[int] = []
+        for one, ladder in zip(tables.classes, tables.lanes_of, strict=True):
+            if ladder:
+                weights = [max(float(shares[lane]), 1e-9) for lane in ladder]
+                seats = apportion(weights, len(one.positions))
+                lanes += [lane for lane, count in zip(ladder, seats, strict=True) for _ in range(count)]
+        return sorted(lanes)
+
+    def _admit(self, plain: Solution) -> tuple[Solution, bytes]:
+        """Bisect the number of clients that can all be placed, light ones and among them flexible ones first."""
+        order = _admission_order(self._tables)
+        found, wanted = plain, self._tables.full
+        low, high = len(order) - plain.unplaced, len(order)  # low can be placed, high cannot
+        while high - low > 1 and not self._expired():
+            middle = (low + high) // 2
+            admitted = _admitted(order[:middle], len(self._tables.rate))
+            tried = self._anneal_admitted(found, admitted)
+            if tried.unplaced:
+                high = middle
+            else:
+                low, found, wanted = middle, tried, admitted
+        if wanted == self._tables.full:
+            return plain, wanted
+        schedule = self._schedule(self._options.hot)
+        return self._annealer.anneal(found, wanted, schedule, self._rng, lambda _: False), wanted
+
+    def _anneal_admitted(self, near: Solution, admitted: bytes) -> Solution:
+        """A quarter of a search, which ends as soon as all are placed."""
+        start = self._annealer.rate(near.lanes, admitted)
+        schedule = self._schedule(self._options.hot, share=0.25)
+        return self._annealer.anneal(start, admitted, schedule, self._rng, lambda one: not one.unplaced)
+
+
+def _ideal(tables: Tables) -> float:
+    """Score of a plan in which every client is served by the most accurate lane that it allows."""
+    best = [0.0] * len(tables.rate)
+    for lane in reversed(tables.lanes):
+        for one, batch in enumerate(lane.max_batch):
+            if batch and tables.rate[one] <= lane.capacity[batch]:
+                best[one] = lane.accuracy
+    return sum(len(members) * rate * one for members, rate, one in zip(tables.members, tables.rate, best, strict=True))
+
+
+def _admission_order(tables: Tables) -> list[int]:
+    """Types, one entry per client."""
+    flexibility = [sum(column) for column in zip(*(lane.max_batch for lane in tables.lanes), strict=True)]
+    by_lightness = sorted(range(len(tables.rate)), key=lambda one: (tables.rate[one], -flexibility[one]))
+    return [one for one in by_lightness for _ in tables.members[one]]
+
+
+def _admitted(types: list[int], count: int) -> bytes:
+    wanted = bytearray(count)
+    for one in types:
+        wanted[one] += 1
+    return bytes(wanted)
