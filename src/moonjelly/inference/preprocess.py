@@ -81,5 +81,4 @@ def decode(data: bytes | memoryview, size: int, limits: DecodeLimits = DEFAULT_L
 
 def resize(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     """Stretch ``(h, w, 3)`` to ``(size, size, 3)`` by bilinear interpolation."""
-    stretched: NDArray[np.uint8] = cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR)
-    return stretched
+    return np.asarray(cv2.resize(picture, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from moonjelly.errors import ModelError
 from moonjelly.models.darknet import DarknetNetwork
-from moonjelly.models.definition import NetworkConfig
-from moonjelly.models.layers import TORCH_EPSILON
+from moonjelly.models.definition import TORCH_EPSILON, NetworkConfig
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _TORCH_NAMES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"}

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from moonjelly.errors import ModelError
 from moonjelly.models.cfg import parse_cfg
-from moonjelly.models.definition import NetworkConfig, Route, Section, Shortcut, Yolo
-from moonjelly.models.layers import DARKNET_EPSILON, ConvBlock, YoloHead, make_layer
+from moonjelly.models.definition import DARKNET_EPSILON, NetworkConfig, Route, Section, Shortcut, Yolo
+from moonjelly.models.layers import ConvBlock, YoloHead, make_layer
 from moonjelly.models.weights import ConvolutionArrays, Header, decode_weights, encode_weights
 
 __all__ = [

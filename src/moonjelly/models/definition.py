@@ -15,6 +15,15 @@ ACTIVATIONS = ("linear", "leaky", "relu", "mish", "swish", "logistic")
 BOX_VALUES = 5
 """Values per anchor before the classes: four of the box and the objectness."""
 
+DARKNET_EPSILON = 1e-6
+"""Of batch normalisation in OpenCV's reader; Darknet has 1e-6 or 1e-5, by version. It shows where variance is tiny."""
+
+TORCH_EPSILON = 1e-5
+"""Of batch normalisation in torch, hence of networks that were trained there."""
+
+MAX_LOG_SIDE = 16.0
+"""Bound on tw and th: a side of millions of anchors means nothing, but infinity would spoil training."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:

@@ -12,6 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from moonjelly.models.definition import (
     BOX_VALUES,
+    MAX_LOG_SIDE,
     Convolutional,
     Dropout,
     MaxPool,
@@ -21,15 +22,6 @@ from moonjelly.models.definition import (
     Upsample,
     Yolo,
 )
-
-DARKNET_EPSILON = 1e-6
-"""Of batch normalisation in OpenCV's reader; Darknet has 1e-6 or 1e-5, by version. It shows where variance is tiny."""
-
-TORCH_EPSILON = 1e-5
-"""Of batch normalisation in torch, hence of networks that were trained there."""
-
-MAX_LOG_SIDE = 16.0
-"""Bound on tw and th: a side of millions of anchors means nothing, but infinity would spoil training."""
 
 
 def make_layer(section: Section, epsilon: float) -> nn.Module:
