@@ -38,6 +38,13 @@ class ModelError(MoonjellyError):
     wire_code = "FAILED_PRECONDITION"
 
 
+class CocoError(MoonjellyError):
+    """A COCO file that cannot be read, or classes that are not those of the truth."""
+
+    wire_code = "INVALID_ARGUMENT"
+    exit_code = 2
+
+
 class ZooError(MoonjellyError):
     """A zoo that is missing something or contradicts itself."""
 

@@ -11,7 +11,8 @@ from typing import Any
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from moonjelly.detection.coco import CocoError, CocoSet, from_dataset, to_dataset
+from moonjelly.detection.coco import CocoSet, from_dataset, to_dataset
+from moonjelly.errors import CocoError
 from moonjelly.types import Detections
 
 AP_SCORE_THRESHOLD = 0.001

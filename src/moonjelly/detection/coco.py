@@ -16,14 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from moonjelly.errors import MoonjellyError
+from moonjelly.errors import CocoError
 from moonjelly.types import Detections
-
-
-class CocoError(MoonjellyError):
-    """A COCO file that cannot be read, or classes that are not those of the truth."""
-
-    wire_code = "INVALID_ARGUMENT"
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,9 +80,8 @@ def postprocess(
     Returns:
         One per frame, boxes clipped to the frame; values that are not finite never become detections.
     """
-    return [
-        _one_frame(frame, score_threshold, iou_threshold, multi_label, max_detections) for frame in predictions
-    ]  # fmt: skip
+    with np.errstate(invalid="ignore", over="ignore"):
+        return [_one_frame(frame, score_threshold, iou_threshold, multi_label, max_detections) for frame in predictions]
 
 
 def _one_frame(
@@ -99,11 +98,11 @@ def _one_frame(
         best = scores.argmax(axis=1)
         chosen = np.flatnonzero(scores[np.arange(len(rows)), best] >= score_threshold)
         classes = best[chosen]
-    boxes = corners(rows[chosen, :4]).clip(0.0, 1.0)
+    boxes = corners(rows[chosen, :4])
     scores = scores[chosen, classes]
-    finite = np.isfinite(boxes).all(axis=1)
+    finite = np.isfinite(boxes).all(axis=1) & np.isfinite(scores)
     if not finite.all():
         boxes, scores, classes = boxes[finite], scores[finite], classes[finite]
     kinds = classes.astype(np.int32)
     kept = nms(boxes, scores, kinds, iou_threshold)[:max_detections]
-    return Detections(boxes[kept], scores[kept], kinds[kept])
+    return Detections(boxes[kept].clip(0.0, 1.0), scores[kept], kinds[kept])
