@@ -1,0 +1,166 @@
+"""Who is on the road at an instant: the cells of every belt and the objects in them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from moonjelly.scenes.camera import Camera
+from moonjelly.scenes.conditions import CLASSES, DEFAULT_MIX, Conditions, Drift
+from moonjelly.scenes.layout import Belt, BeltKind
+
+STYLES = 7
+"""Different looks of each class in one scene."""
+CELLS_PER_BELT = 1 << 24
+MOTION_STEPS = 6
+"""Pictures of one stride of a walker or one turn of the pedals."""
+CELLS_REMEMBERED = 4096
+
+_CLASSES_ON = {
+    BeltKind.ROAD: tuple(CLASSES.index(name) for name in ("car", "truck", "bus", "motorcycle")),
+    BeltKind.CYCLE: (CLASSES.index("bicycle"),),
+    BeltKind.WALK: (CLASSES.index("person"),),
+    BeltKind.PARKED: (CLASSES.index("car"), CLASSES.index("truck")),
+}
+_OCCUPANCY = {BeltKind.ROAD: 0.42, BeltKind.CYCLE: 0.2, BeltKind.WALK: 0.12, BeltKind.PARKED: 0.45}
+"""Share of occupied cells at density 1 and the default mix."""
+_STRIDES_PER_M = {BeltKind.WALK: 0.7, BeltKind.CYCLE: 0.35, BeltKind.ROAD: 0.0, BeltKind.PARKED: 0.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Resident:
+    """What sits in a cell for as long as the cell is in sight.
+
+    Attributes:
+        track: its number.
+        kind: index into :data:`CLASSES`.
+        style: which look of its class.
+        belt_m: position on the belt.
+        sway_m: how far it strays from the belt's middle.
+        sway_phase: radians.
+    """
+
+    track: int
+    kind: int
+    style: int
+    belt_m: float
+    sway_m: float
+    sway_phase: float
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Something that stands on the ground at an instant.
+
+    Attributes:
+        track: its number; -1 for scenery.
+        name: of its class, or of a piece of scenery.
+        kind: index into :data:`CLASSES`; ``None`` for scenery, which is not labelled.
+        style: which look of its class.
+        motion: step of its stride, in ``range(MOTION_STEPS)``.
+        x: metres beside the road's middle.
+        z: metres along the road.
+        heading: radians against the camera's axis, 0 away from it, positive to the right.
+        lamps: whether it has lamps that may be lit.
+    """
+
+    track: int
+    name: str
+    kind: int | None
+    style: int
+    motion: int
+    x: float
+    z: float
+    heading: float
+    lamps: bool
+
+    @staticmethod
+    def scenery(name: str, style: int, x: float, z: float, heading: float) -> Actor:
+        """A piece of scenery."""
+        return Actor(-1, name, None, style, 0, x, z, heading, False)
+
+
+class Traffic:
+    """The residents of all cells, drawn when their cell comes into sight from the conditions at that instant."""
+
+    def __init__(self, seed: int, belts: tuple[Belt, ...], camera: Camera, drift: Drift) -> None:
+        self._seed = seed
+        self._belts = belts
+        self._camera = camera
+        self._drift = drift
+        self._residents: dict[tuple[int, int], Resident | None] = {}
+
+    def actors(self, instant_s: float) -> list[Actor]:
+        """Everything on the road at ``instant_s``, belt by belt."""
+        if len(self._residents) > CELLS_REMEMBERED:
+            self._residents.clear()
+        return [
+            self._actor(belt, resident, instant_s)
+            for number, belt in enumerate(self._belts)
+            for resident in self._in_sight(number, belt, instant_s)
+        ]
+
+    def _in_sight(self, number: int, belt: Belt, instant_s: float) -> list[Resident]:
+        travelled_m = belt.travelled_m(instant_s)
+        first = math.floor((travelled_m - belt.length_m) / belt.cell_m)
+        last = math.floor(travelled_m / belt.cell_m)
+        residents = (self._resident(number, belt, cell) for cell in range(first, last + 1))
+        return [one for one in residents if one is not None and 0.0 <= travelled_m - one.belt_m <= belt.length_m]
+
+    def _resident(self, number: int, belt: Belt, cell: int) -> Resident | None:
+        key = (number, cell)
+        if key not in self._residents:
+            self._residents[key] = self._draw(number, belt, cell)
+        return self._residents[key]
+
+    def _draw(self, number: int, belt: Belt, cell: int) -> Resident | None:
+        random = np.random.default_rng((self._seed, number, cell + CELLS_PER_BELT // 2))
+        present, jitter, choice, style, sway, phase = random.random(6)
+        belt_m = (cell + 0.15 + 0.7 * jitter * _slack(belt.kind)) * belt.cell_m
+        conditions = self._drift.at(belt.instant_s(belt_m))
+        shares = conditions.shares
+        if present >= occupancy(belt.kind, conditions):
+            return None
+        allowed = _CLASSES_ON[belt.kind]
+        limits = np.cumsum([shares[kind] for kind in allowed])
+        kind = allowed[min(int(np.searchsorted(limits, choice * limits[-1], side="right")), len(allowed) - 1)]
+        return Resident(
+            track=number * CELLS_PER_BELT + cell + CELLS_PER_BELT // 2,
+            kind=kind,
+            style=int(style * STYLES),
+            belt_m=float(belt_m),
+            sway_m=0.25 * float(sway),
+            sway_phase=2.0 * math.pi * float(phase),
+        )
+
+    def _actor(self, belt: Belt, resident: Resident, instant_s: float) -> Actor:
+        along_m = belt.travelled_m(instant_s) - resident.belt_m
+        x, z = belt.place(along_m)
+        moving = belt.kind is not BeltKind.PARKED
+        sway_m = resident.sway_m * math.sin(resident.sway_phase + 0.12 * along_m) if moving else 0.0
+        if belt.across:
+            heading = 0.5 * math.pi if belt.forward else -0.5 * math.pi
+            z += sway_m
+        else:
+            heading = self._camera.heading(z) + (0.0 if belt.forward else math.pi)
+            x += sway_m
+        strides = _STRIDES_PER_M[belt.kind] * along_m + resident.sway_phase
+        motion = int(strides * MOTION_STEPS) % MOTION_STEPS if _STRIDES_PER_M[belt.kind] else 0
+        name = CLASSES[resident.kind]
+        lamps = moving and name not in ("person", "bicycle")
+        return Actor(resident.track, name, resident.kind, resident.style, motion, x, z, heading, lamps)
+
+
+def occupancy(kind: BeltKind, conditions: Conditions) -> float:
+    """Share of a belt's cells that are occupied: so the whole scene follows the class mix, not each belt alone."""
+    shares = conditions.shares
+    ordinary = sum(DEFAULT_MIX[index] for index in _CLASSES_ON[kind])
+    present = sum(shares[index] for index in _CLASSES_ON[kind])
+    return min(0.95, conditions.density * _OCCUPANCY[kind] * present / ordinary)
+
+
+def _slack(kind: BeltKind) -> float:
+    """Share of the cell's length within which an object may sit without touching the next cell's."""
+    return 0.4 if kind is BeltKind.ROAD else 1.0
