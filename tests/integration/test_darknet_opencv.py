@@ -19,6 +19,7 @@ from moonjelly.detection.coco import read_dataset
 from moonjelly.models.darknet import DarknetNetwork, load_network, parse_cfg, random_network, save_weights
 from moonjelly.models.definition import NetworkConfig
 from moonjelly.types import Detections
+from tests.support.darknet import EVERYTHING
 
 DETECTORS = ("yolo-fastest-1.1", "yolo-fastest-1.1-xl")
 IOU_THRESHOLD = 0.4
@@ -206,6 +207,14 @@ def test_yolov4_with_random_weights_in_the_file_format_is_opencvs(
     mine = scored(ours(network, blob)[0])
     assert mine[:, 5:].std() > 0.01
     assert_same_candidates(mine, reference(blob, config), side)
+
+
+def test_every_kind_of_section_is_opencvs() -> None:
+    config = parse_cfg(EVERYTHING)
+    weights = random_weights(config)
+    blob = np.random.default_rng(1).random((1, 3, 64, 64), np.float32)
+    mine = scored(ours(load_network(config, weights), blob)[0])
+    assert_same_candidates(mine, OpenCvReader(EVERYTHING, weights, 1e-5)(blob, config), 64)
 
 
 def random_weights(config: NetworkConfig) -> bytes:

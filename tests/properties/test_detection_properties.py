@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from moonjelly.detection import iou_matrix, match, nms, postprocess
 from moonjelly.errors import ModelError
 from moonjelly.models.cfg import parse_cfg
-from moonjelly.models.definition import NetworkConfig
 from moonjelly.models.weights import decode_weights, encode_weights
 from moonjelly.types import Detections
 
