@@ -1,6 +1,6 @@
 """From lanes and fillings back to a plan for devices and clients that have names.
 
-Equal lanes go to the devices that already hold them; an idle device keeps what it has; clients that the integer grid
+Equal lanes go to the devices that already hold them; a device without a lane keeps what it has; clients that the integer grid
 left over get a last chance on the true values; whoever is rejected is told why.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moonjelly.planning.check import serves_alone
 from moonjelly.planning.packing import Packer
@@ -33,7 +33,7 @@ def assemble(packer: Packer, lanes: Sequence[int], wanted: bytes | None = None) 
 
     Args:
         packer: of the compiled problem.
-        lanes: in increasing order; of each device class as many as it has devices.
+        lanes: in increasing order; of each device class at most as many as it has devices.
         wanted: clients of each type that are admitted; all by default. Others only get what is left over.
     """
     tables = packer.tables
@@ -163,6 +163,24 @@ def _room(problem: Problem, draft: Draft) -> float:
     return limit - math.fsum(client.fps for client in draft.clients)
 
 
+def grow_batches(problem: Problem, plan: Plan) -> Plan:
+    """Jellyfish's planned batches: as large as every client's budget allows while the throughput does not fall."""
+    clients = {client.client_id: client for client in problem.clients}
+    grown = []
+    for device, one in zip(problem.devices, plan.assignments, strict=True):
+        profile = problem.profiles[device.kind, one.group]
+        patience = min((clients[client_id].budget_ms[one.variant] for client_id in one.clients), default=0.0)
+        batch = one.batch
+        while (
+            batch < profile.max_batch
+            and problem.latency_factor * profile.latency(one.variant, batch + 1, device.speed) <= patience
+            and profile.throughput(one.variant, batch + 1) >= profile.throughput(one.variant, batch)
+        ):
+            batch += 1
+        grown.append(replace(one, batch=batch))
+    return replace(plan, assignments=tuple(grown))
+
+
 def _draw(tables: Tables, members: list[list[int]], before: bytes, after: bytes) -> list[Client]:
     return [
         tables.problem.clients[members[type_index].pop()]
@@ -178,7 +196,7 @@ def _match(tables: Tables, taken: Sequence[tuple[int, list[Client]]]) -> list[Dr
     before = previous_lanes(tables)
     drafts: dict[int, Draft] = {}
     for index, device_class in enumerate(tables.classes):
-        mine = [one for one in taken if one[1] and tables.lanes[one[0]].device_class == index]
+        mine = [one for one in taken if tables.lanes[one[0]].device_class == index]
         free = list(device_class.positions)
         unmatched = []
         for lane, clients in mine:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from moonjelly.planning.budget import budgets_ms
+from moonjelly.network import budgets, prior_bytes
 from moonjelly.planning.problem import Client, Device, Problem
 from moonjelly.profiles import Profile
 from moonjelly.types import DEFAULT_GROUP, Variant
@@ -15,10 +15,7 @@ from moonjelly.units import BITS_PER_MBIT
 INPUT_SIZES = tuple(range(128, 609, 32))
 """Square input sizes of the sixteen YOLOv4 variants."""
 
-_COMPRESSION = (
-    4.78, 5.148, 5.365, 5.66, 5.782, 6.133, 6.431, 6.556, 6.781, 6.953, 7.158, 7.421, 7.574, 7.739, 7.968, 8.131,
-)  # fmt: skip
-FRAME_BYTES = tuple(3.0 * size * size / ratio for size, ratio in zip(INPUT_SIZES, _COMPRESSION, strict=True))
+FRAME_BYTES = tuple(prior_bytes(size) for size in INPUT_SIZES)
 """Bytes of a frame per input size: raw RGB over Jellyfish's worst-case JPEG compression ratios."""
 
 _ACCURACY = (
@@ -65,12 +62,7 @@ def random_problem(
     )
     return Problem(
         clients=tuple(
-            Client(
-                index,
-                rate,
-                deadline,
-                budgets_ms(frame_bytes, rate_bps=link, fps=rate, slo_ms=deadline, overhead_ms=overhead_ms),
-            )
+            Client(index, rate, deadline, budgets(deadline, rate, frame_bytes, link, 0.0, overhead_ms, 0.0))
             for index, (rate, deadline, link) in enumerate(drawn)
         ),
         devices=tuple(Device(index, profile.device_kind) for index in range(devices)),

@@ -21,12 +21,12 @@ from moonjelly.errors import ConfigError
 from moonjelly.planning import aggregated, highs
 from moonjelly.planning.annealing import Annealer, Schedule, Solution
 from moonjelly.planning.assemble import assemble, previous_lanes
+from moonjelly.planning.deadline import deadline
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.planning.sharing import apportion
 from moonjelly.planning.tables import Tables, compile_tables
 from moonjelly.planning.uniform import best_uniform_lanes
-from moonjelly.units import NS_PER_MS
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,12 @@ class Multiset:
         self, problem: Problem, *, seed: int = 0, time_budget_ms: float = math.inf, clock: Clock | None = None
     ) -> Plan:
         """See the module's text."""
-        expired = _deadline(time_budget_ms, clock)
+        expired = deadline(time_budget_ms, clock)
         tables = compile_tables(problem)
         packer = Packer(tables)
         if not tables.rate:
             return assemble(packer, ())
         return _Search(self, packer, np.random.default_rng(seed), expired).run()
-
-
-def _deadline(time_budget_ms: float, clock: Clock | None) -> Callable[[], bool]:
-    if clock is None or not math.isfinite(time_budget_ms):
-        return lambda: False
-    end_ns = clock.now_ns() + int(time_budget_ms * NS_PER_MS)
-    return lambda: clock.now_ns() >= end_ns
 
 
 class _Search:
