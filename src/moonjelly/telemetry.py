@@ -11,7 +11,7 @@ import dataclasses
 import enum
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
@@ -180,6 +180,11 @@ class CsvLog(Generic[Row]):
     def write(self, row: Row) -> None:
         """Append and flush one row."""
         self._writer.writerow([_cell(getattr(row, column)) for column in self._columns])
+        self._file.flush()
+
+    def write_all(self, rows: Iterable[Row]) -> None:
+        """Append rows and flush once."""
+        self._writer.writerows([_cell(getattr(row, column)) for column in self._columns] for row in rows)
         self._file.flush()
 
     def close(self) -> None:

@@ -6,16 +6,19 @@ names the field and its value.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from google.protobuf.message import DecodeError
 
 from moonjelly.errors import ProtocolError
 from moonjelly.rpc import messages
 from moonjelly.rpc import serving_pb2 as pb
-from moonjelly.types import Detections, Outcome
+from moonjelly.types import DEFAULT_GROUP, Detections, Outcome
 from moonjelly.units import ClientInstant, ServerInstant
 
 _US_PER_MS = 1000.0
+_MAX_UINT32 = 2**32 - 1
 _OUTCOMES: dict[int, Outcome] = {
     pb.OUTCOME_ON_TIME: Outcome.ON_TIME,
     pb.OUTCOME_LATE: Outcome.LATE,
@@ -204,3 +207,169 @@ def _detections(result: pb.Result) -> Detections:
 
 def _error(error: pb.Error) -> messages.StreamError:
     return messages.StreamError(code=error.code, message=error.message, frame_id=error.frame_id, fatal=error.fatal)
+
+
+# -- the server's direction -------------------------------------------------------------------------------------------
+
+_WIRE_OUTCOMES = {outcome: number for number, outcome in _OUTCOMES.items()}
+
+
+def client_from_wire(data: bytes) -> messages.ClientMessage:
+    """A client's message.
+
+    Raises:
+        ProtocolError: not such a message, or a field holds what the protocol does not allow.
+    """
+    try:
+        message = pb.ClientMessage.FromString(data)
+    except DecodeError:
+        raise ProtocolError(f"{len(data)} bytes that are no message of protocol {messages.PROTOCOL_VERSION}") from None
+    kind = message.WhichOneof("kind")
+    if kind == "frame":
+        return _read_frame(message.frame)
+    if kind == "ping":
+        return messages.Ping(ClientInstant(message.ping.sent_client_ns))
+    if kind == "hello":
+        return _read_hello(message.hello)
+    if kind == "bye":
+        return messages.Bye(message.bye.reason)
+    raise ProtocolError("a message of no kind; it must be hello, frame, ping or bye")
+
+
+def _read_hello(hello: pb.Hello) -> messages.Hello:
+    return messages.Hello(
+        name=hello.name,
+        slo_ms=hello.slo_ms,
+        fps=hello.fps,
+        group=hello.group or DEFAULT_GROUP,
+        resume_token=hello.resume_token,
+        bandwidth_bps=_measure("bandwidth_bps", hello.bandwidth_bps),
+        one_way_ms=_measure("one_way_ms", hello.one_way_ms),
+        protocol_version=hello.protocol_version,
+    )
+
+
+def _read_frame(frame: pb.Frame) -> messages.Frame:
+    if frame.encoding != pb.ENCODING_JPEG:
+        raise ProtocolError(f"frame {frame.frame_id} has encoding {frame.encoding}; JPEG ({pb.ENCODING_JPEG}) is known")
+    offset_ns, bound_ns = None, 0
+    if frame.HasField("offset"):
+        offset_ns, bound_ns = frame.offset.server_minus_client_ns, frame.offset.bound_ns
+    return messages.Frame(
+        frame_id=frame.frame_id,
+        captured_ns=ClientInstant(frame.captured_client_ns),
+        sent_ns=ClientInstant(frame.sent_client_ns),
+        width=frame.width,
+        height=frame.height,
+        variant=frame.variant,
+        quality=frame.quality,
+        bandwidth_bps=_measure("bandwidth_bps", frame.bandwidth_bps),
+        rtt_ms=_measure("rtt_ms", frame.rtt_ms),
+        server_minus_client_ns=offset_ns,
+        offset_bound_ns=bound_ns,
+        data=frame.data,
+    )
+
+
+def _measure(name: str, value: float) -> float:
+    if not 0.0 <= value < math.inf:
+        raise ProtocolError(f"{name} is {value}; it must be finite and not negative (0: unknown)")
+    return value
+
+
+def server_to_wire(message: messages.ServerMessage, sent_ns: ServerInstant) -> bytes:
+    """A server's message for the wire; acknowledgements, results and pongs in it are stamped ``sent_ns``."""
+    wire = pb.ServerMessage(
+        acks=[
+            pb.Ack(
+                frame_id=ack.frame_id, received_server_ns=ack.received_ns, sent_server_ns=sent_ns, bytes=ack.size_bytes
+            )
+            for ack in message.acks
+        ],
+        results=[_write_result(result, sent_ns) for result in message.results],
+        pongs=[
+            pb.Pong(sent_client_ns=pong.sent_client_ns, received_server_ns=pong.received_ns, sent_server_ns=sent_ns)
+            for pong in message.pongs
+        ],
+        plan=None if message.plan is None else _write_plan(message.plan),
+        welcome=None if message.welcome is None else _write_welcome(message.welcome),
+        drain=None if message.drain is None else pb.Drain(grace_s=message.drain.grace_s, reason=message.drain.reason),
+        error=None if message.error is None else _write_error(message.error),
+    )
+    return bytes(wire.SerializeToString())
+
+
+def _write_result(result: messages.Result, sent_ns: ServerInstant) -> pb.Result:
+    stages = result.stages
+    return pb.Result(
+        frame_id=result.frame_id,
+        outcome=_WIRE_OUTCOMES[result.outcome],  # type: ignore[arg-type]
+        reason=result.reason,
+        boxes=_write_boxes(result.detections),
+        variant=result.variant,
+        next_variant=result.next_variant,
+        plan_version=result.plan_version,
+        stages=pb.StageTimes(
+            uplink_us=_microseconds(stages.uplink_ms),
+            dispatch_us=_microseconds(stages.dispatch_ms),
+            preprocess_us=_microseconds(stages.preprocess_ms),
+            queue_us=_microseconds(stages.queue_ms),
+            infer_us=_microseconds(stages.infer_ms),
+            respond_us=_microseconds(stages.respond_ms),
+            batch=stages.batch,
+            device=stages.device,
+        ),
+        sent_server_ns=sent_ns,
+    )
+
+
+def _write_boxes(detections: Detections) -> list[pb.Box]:
+    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist(), strict=True)
+    return [
+        pb.Box(x1=x1, y1=y1, x2=x2, y2=y2, score=score, class_id=class_id) for (x1, y1, x2, y2), score, class_id in rows
+    ]
+
+
+def _microseconds(duration_ms: float) -> int:
+    return min(_MAX_UINT32, max(0, round(duration_ms * _US_PER_MS)))
+
+
+def _write_plan(plan: messages.PlanUpdate) -> pb.PlanUpdate:
+    return pb.PlanUpdate(
+        version=plan.version,
+        placed=plan.placed,
+        variant=plan.variant,
+        batch=plan.batch,
+        device=plan.device,
+        reason=plan.reason,
+        infer_ms=plan.infer_ms,
+        overhead_ms=plan.overhead_ms,
+    )
+
+
+def _write_welcome(welcome: messages.Welcome) -> pb.Welcome:
+    return pb.Welcome(
+        protocol_version=welcome.protocol_version,
+        session_id=welcome.session_id,
+        token=welcome.token,
+        session_ttl_s=welcome.session_ttl_s,
+        resumed=welcome.resumed,
+        last_frame_id=welcome.last_frame_id,
+        zoo=pb.Zoo(
+            name=welcome.zoo.name,
+            group=welcome.zoo.group,
+            variants=[
+                pb.ZooVariant(name=variant.name, input_size=variant.input_size, accuracy=variant.accuracy)
+                for variant in welcome.zoo.variants
+            ],
+            classes=welcome.zoo.classes,
+        ),
+        plan=_write_plan(welcome.plan),
+        max_frame_bytes=welcome.max_frame_bytes,
+        max_outstanding=welcome.max_outstanding,
+        server_version=welcome.server_version,
+    )
+
+
+def _write_error(error: messages.StreamError) -> pb.Error:
+    return pb.Error(code=error.code, message=error.message, frame_id=error.frame_id, fatal=error.fatal)

@@ -1,0 +1,111 @@
+"""Shared memory that carries encoded frames from the endpoint to one executor.
+
+A memfd, passed by descriptor: it has no name, so nothing is left behind however the processes die. Slots of equal
+size, preceded by one state byte each. The endpoint owns the slots: it alone takes and frees them. The executor only
+marks which of them it is working on, so that the endpoint can tell, when the executor has died, which frames died
+with it. Pages are allocated when touched, and the slot freed last is taken first: memory follows the load.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+
+IDLE, RUNNING = 0, 1
+_PAGE = mmap.PAGESIZE
+
+
+class Arena:
+    """Both ends' view of the memory.
+
+    Args:
+        fd: the memfd; the arena takes it over.
+        slots: number of slots.
+        slot_bytes: size of each.
+    """
+
+    def __init__(self, fd: int, slots: int, slot_bytes: int) -> None:
+        self.fd = fd
+        self.slots = slots
+        self.slot_bytes = slot_bytes
+        self._first = -(-slots // _PAGE) * _PAGE
+        self._memory = mmap.mmap(fd, arena_bytes(slots, slot_bytes))
+        self._view = memoryview(self._memory)
+
+    def write(self, slot: int, data: bytes | memoryview) -> None:
+        """Copy ``data`` into ``slot``.
+
+        Raises:
+            ValueError: it does not fit.
+        """
+        if len(data) > self.slot_bytes:
+            raise ValueError(f"{len(data)} bytes do not fit into a slot of {self.slot_bytes}")
+        start = self._first + slot * self.slot_bytes
+        self._view[start : start + len(data)] = data
+
+    def read(self, slot: int, length: int) -> memoryview:
+        """The first ``length`` bytes of ``slot``, not copied; valid until the slot is freed."""
+        start = self._first + slot * self.slot_bytes
+        return self._view[start : start + length]
+
+    def mark(self, slot: int, state: int) -> None:
+        """Executor: note the state of ``slot``."""
+        self._view[slot] = state
+
+    def running(self) -> frozenset[int]:
+        """Slots whose frames are in the batch that runs now."""
+        return frozenset(slot for slot in range(self.slots) if self._view[slot] == RUNNING)
+
+    def clear(self) -> None:
+        """Endpoint: no slot is being worked on, for a new executor is to come."""
+        self._view[: self.slots] = bytes(self.slots)
+
+    def close(self) -> None:
+        """Unmap and close. Idempotent."""
+        if self.fd >= 0:
+            self._view.release()
+            self._memory.close()
+            os.close(self.fd)
+            self.fd = -1
+
+
+def arena_bytes(slots: int, slot_bytes: int) -> int:
+    """Size of the whole arena."""
+    return -(-slots // _PAGE) * _PAGE + slots * slot_bytes
+
+
+def create_arena(name: str, slots: int, slot_bytes: int) -> Arena:
+    """A fresh arena; ``name`` shows up in ``/proc/<pid>/fd`` only. Its descriptor is not inherited unless passed on."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    os.ftruncate(fd, arena_bytes(slots, slot_bytes))
+    return Arena(fd, slots, slot_bytes)
+
+
+class SlotPool:
+    """Which slots are free; last freed, first taken."""
+
+    def __init__(self, slots: int) -> None:
+        self._free = list(range(slots - 1, -1, -1))
+        self._taken: set[int] = set()
+
+    def take(self) -> int | None:
+        """A free slot, or ``None``."""
+        if not self._free:
+            return None
+        slot = self._free.pop()
+        self._taken.add(slot)
+        return slot
+
+    def free(self, slot: int) -> None:
+        """Give ``slot`` back.
+
+        Raises:
+            ValueError: it is not taken.
+        """
+        if slot not in self._taken:
+            raise ValueError(f"slot {slot} is freed twice")
+        self._taken.remove(slot)
+        self._free.append(slot)
+
+    def __len__(self) -> int:
+        return len(self._free)

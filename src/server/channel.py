@@ -1,0 +1,82 @@
+"""Message channels between the processes of one server: inherited socketpairs, one packet per message."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Iterator
+
+from server import ipc
+
+_BUFFER_BYTES = 4 << 20
+_PACKET_BYTES = 1 << 20
+"""Largest message; a plan for a few thousand clients takes a quarter of this."""
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Two connected ends: ``SOCK_SEQPACKET``, so that a message is sent whole or not at all."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+    return ours, theirs
+
+
+class Channel:
+    """One end.
+
+    Raises (all methods):
+        EOFError: the other process has closed its end or died.
+    """
+
+    def __init__(self, end: socket.socket) -> None:
+        self._socket = end
+
+    def fileno(self) -> int:
+        """Of the socket, for polling."""
+        return self._socket.fileno()
+
+    def send(self, message: ipc.Message) -> bool:
+        """Send one message; false when the socket does not block and its buffer is full."""
+        try:
+            self._socket.send(ipc.encode(message))
+        except BlockingIOError:
+            return False
+        except (BrokenPipeError, ConnectionResetError):
+            raise EOFError("the other process has gone") from None
+        return True
+
+    def receive(self) -> ipc.Message:
+        """The next message; blocks unless the socket does not."""
+        try:
+            data = self._socket.recv(_PACKET_BYTES)
+        except ConnectionResetError:
+            data = b""
+        if not data:
+            raise EOFError("the other process has gone")
+        return ipc.decode(data)
+
+    def ready(self) -> Iterator[ipc.Message]:
+        """All messages that are there now, without blocking."""
+        while True:
+            try:
+                data = self._socket.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise EOFError("the other process has gone")
+            yield ipc.decode(data)
+
+    def set_blocking(self, blocking: bool) -> None:
+        """Whether :meth:`send` and :meth:`receive` wait."""
+        self._socket.setblocking(blocking)
+
+    def close(self) -> None:
+        """Close this end. Idempotent."""
+        self._socket.close()
+
+
+def inherited() -> Channel:
+    """In a child: the channel whose descriptor the parent gave as the first argument."""
+    return Channel(socket.socket(fileno=int(sys.argv[1])))

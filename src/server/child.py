@@ -1,0 +1,77 @@
+"""Starting and being a child process of the server."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from server.channel import Channel, pair
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A started process and the parent's end of its channel."""
+
+    process: subprocess.Popen[bytes]
+    channel: Channel
+
+    def stop(self, patience_s: float) -> None:
+        """Close the channel, which asks it to end; kill it when it has not ended in time."""
+        self.channel.close()
+        try:
+            self.process.wait(patience_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def start(module: str, pass_fds: tuple[int, ...] = ()) -> Child:
+    """``python -m module FD`` with one end of a fresh channel as descriptor ``FD``."""
+    ours, theirs = pair()
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
+            stdin=subprocess.DEVNULL,
+            stdout=sys.stderr.fileno(),
+            pass_fds=(theirs.fileno(), *pass_fds),
+            env=environment,
+        )
+    except OSError:
+        ours.close()
+        raise
+    finally:
+        theirs.close()
+    return Child(process, Channel(ours))
+
+
+def become() -> None:
+    """In a child, first of all: die with the parent, and leave signals to it.
+
+    The parent drains on SIGTERM or Ctrl-C, which a terminal sends to the whole group; children end when their
+    channel does.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(sys.argv[2]):
+        sys.exit(1)
+
+
+@contextlib.contextmanager
+def prompt_threads(interval_s: float = 0.0005):  # type: ignore[no-untyped-def]
+    """Hand the interpreter over between threads this often, so that no helper thread holds up the one that answers."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(interval_s)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)

@@ -1,0 +1,138 @@
+"""What a server can be told: TOML file < environment (``MOONJELLY_SERVER_*``) < command line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator, model_validator
+
+from moonjelly import dispatching, planning
+from moonjelly.config import Options
+from moonjelly.types import DEFAULT_GROUP
+
+ENVIRONMENT_PREFIX = "MOONJELLY_SERVER_"
+DEFAULT_PORT = 10_001
+
+Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0, lt=float("inf"))]
+
+
+class ServerOptions(Options):
+    """Options of one server.
+
+    Attributes:
+        zoo: zoos as ``NAME``, ``DIRECTORY`` or ``GROUP=ZOO``; one per model group.
+        devices: executors to start; 0: one per GPU, or one where there is none.
+        runtime: ``auto``, ``torch``, ``onnx`` or ``simulated``.
+        kind: device kind that simulated devices behave like; empty: the zoo's first.
+        scale: factor on a simulated device's latencies; 0 answers at once, to measure what is around it.
+        speeds: factor on the profile per device; missing ones are 1.
+        threads: that a CPU device computes with.
+        decoders: threads per device that decode and preprocess.
+        host: address to listen on.
+        port: 0 lets the system choose.
+        policy: planning policy.
+        dispatcher: batch policy.
+        interval_s: between planning runs.
+        plan_budget_s: after which the fallback plan is used.
+        resident: variants that stay loaded on a device around the active one; 0: all that fit into memory.
+        max_batch: largest batch.
+        rho: share of a device's throughput that may be planned.
+        latency_factor: batches that a frame waits for, its own included.
+        token: clients must present it; empty: none.
+        tls_cert: PEM certificate chain; with ``tls_key``.
+        tls_key: PEM private key.
+        out: where logs and ``summary.json`` go.
+        seed: of everything drawn.
+        session_ttl_s: how long a lost session may be resumed.
+        max_sessions: clients at a time.
+        max_frame_bytes: of one encoded frame.
+        max_pixels: of one picture.
+        max_outstanding: frames of one client that may wait for their result.
+        slots: frames that one device may hold.
+        grace_s: what streams get to end when the server stops.
+    """
+
+    zoo: tuple[str, ...] = ("synthetic",)
+    devices: Annotated[int, Field(ge=0, le=64)] = 0
+    runtime: str = "auto"
+    kind: str = ""
+    scale: Annotated[float, Field(ge=0.0)] = 1.0
+    speeds: tuple[Positive, ...] = ()
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    decoders: Annotated[int, Field(ge=1, le=64)] = 2
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = DEFAULT_PORT
+    policy: str = planning.DEFAULT_POLICY
+    dispatcher: str = dispatching.DEFAULT
+    interval_s: Positive = 0.5
+    plan_budget_s: Positive = 0.25
+    resident: Annotated[int, Field(ge=0)] = 0
+    max_batch: Annotated[int, Field(ge=1, le=256)] = 12
+    rho: Fraction = 0.9
+    latency_factor: Positive = 2.0
+    token: str = ""
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    out: Path = Path("logs/server")
+    seed: int = 0
+    session_ttl_s: Positive = 30.0
+    max_sessions: Annotated[int, Field(ge=1)] = 256
+    max_frame_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 2 << 20
+    max_pixels: Annotated[int, Field(ge=1)] = 16 << 20
+    max_outstanding: Annotated[int, Field(ge=1, le=1024)] = 32
+    slots: Annotated[int, Field(ge=1, le=65_536)] = 256
+    grace_s: Annotated[float, Field(ge=0.0)] = 3.0
+
+    @field_validator("zoo", "speeds", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """The environment gives lists as text."""
+        return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+
+    @field_validator("policy")
+    @classmethod
+    def _known_policy(cls, value: str) -> str:
+        if value not in planning.policy_names():
+            raise ValueError(f"allowed: {', '.join(planning.policy_names())}")
+        return value
+
+    @field_validator("dispatcher")
+    @classmethod
+    def _known_dispatcher(cls, value: str) -> str:
+        if value not in dispatching.names():
+            raise ValueError(f"allowed: {', '.join(dispatching.names())}")
+        return value
+
+    @model_validator(mode="after")
+    def _tls_pair(self) -> ServerOptions:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key go together")
+        return self
+
+    @model_validator(mode="after")
+    def _groups(self) -> ServerOptions:
+        groups = [group for group, _ in self._pairs()]
+        if not groups:
+            raise ValueError("zoo is empty; name one")
+        if len(set(groups)) != len(groups):
+            raise ValueError(f"two zoos for one group among {', '.join(self.zoo)}; write GROUP=ZOO")
+        return self
+
+    @property
+    def zoos(self) -> dict[str, str]:
+        """Group to zoo."""
+        return dict(self._pairs())
+
+    def speed_of(self, device: int) -> float:
+        """Factor on the profile of one device."""
+        return self.speeds[device] if device < len(self.speeds) else 1.0
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        pairs = []
+        for entry in self.zoo:
+            group, separator, zoo = entry.partition("=")
+            pairs.append((group, zoo) if separator and os.sep not in group else (DEFAULT_GROUP, entry))
+        return pairs

@@ -1,0 +1,45 @@
+"""What the core knows of each device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from moonjelly.planning.problem import Assignment
+from server.arena import SlotPool
+
+_SMOOTHING = 0.5
+"""Jellyfish's weight of the newest sample of the server's own times."""
+FIXED_OVERHEAD_MS = 2.0
+"""Added to the measured times when planning (Jellyfish, section III)."""
+
+
+@dataclass(slots=True)
+class DeviceState:
+    """One executor.
+
+    Attributes:
+        kind: names its profile; empty until it is up.
+        up: takes frames.
+        assignment: what the plan says it runs.
+        running: (group, variant) that it runs now.
+        pool: its slots.
+        overhead_ms: dispatch, decoding and answering, smoothed.
+        respond_ms: answering alone, smoothed.
+        frames: keys of its frames by slot.
+    """
+
+    device_id: int
+    speed: float
+    pool: SlotPool
+    kind: str = ""
+    up: bool = False
+    assignment: Assignment | None = None
+    running: tuple[str, int] = ("", 0)
+    overhead_ms: float = 0.0
+    respond_ms: float = 0.5
+    frames: dict[int, int] = field(default_factory=dict)
+
+    def observe(self, overhead_ms: float, respond_ms: float) -> None:
+        """Take in one frame's times."""
+        self.overhead_ms += _SMOOTHING * (overhead_ms - self.overhead_ms)
+        self.respond_ms += _SMOOTHING * (respond_ms - self.respond_ms)

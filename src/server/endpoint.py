@@ -1,0 +1,223 @@
+"""The gRPC side: one bidirectional stream per client, raw bytes in and out.
+
+A stream costs two coroutines for its whole life, and no task per frame: one reads and hands events to the driver, the
+other writes whatever has gathered in the stream's outbox. A client that stops reading fills its outbox, and is cut off
+before that costs anybody else anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import grpc.aio
+
+from moonjelly.errors import MoonjellyError, ProtocolError
+from moonjelly.rpc import convert, messages
+from moonjelly.units import ServerInstant
+from server.core import events as ev
+
+SERVICE = "moonjelly.v1.Serving"
+METHOD = "Stream"
+TOKEN_BYTES = 16
+MAX_WAITING_ITEMS = 1024
+"""Acks, results and the like that may wait for one client to read them."""
+HELLO_PATIENCE_S = 10.0
+_MAX_BATCHED = 256
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+_log = logging.getLogger(__name__)
+
+Emit = Callable[[ev.Event], None]
+
+
+class Outbox:
+    """What waits to be written on one stream."""
+
+    def __init__(self) -> None:
+        self._items: list[ev.Item] = []
+        self._wake: asyncio.Future[None] | None = None
+        self._ending = False
+        self.overrun = asyncio.get_running_loop().create_future()
+
+    def put(self, item: ev.Item) -> None:
+        """Add to the next message."""
+        if len(self._items) >= MAX_WAITING_ITEMS:
+            if not self.overrun.done():
+                self.overrun.set_result(None)
+            return
+        self._items.append(item)
+        self._notify()
+
+    def end(self) -> None:
+        """No more will come."""
+        self._ending = True
+        self._notify()
+
+    async def take(self) -> list[ev.Item]:
+        """What has gathered; waits for something. Empty: it is the end."""
+        if not self._items and not self._ending:
+            self._wake = asyncio.get_running_loop().create_future()
+            await self._wake
+        if len(self._items) <= _MAX_BATCHED:
+            items, self._items = self._items, []
+        else:
+            items, self._items = self._items[:_MAX_BATCHED], self._items[_MAX_BATCHED:]
+        return items
+
+    def _notify(self) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+
+class Endpoint:
+    """Streams of all clients.
+
+    Args:
+        emit: hands an event to the driver, which may put items into outboxes before it returns.
+        token: that clients must present; empty: none.
+    """
+
+    def __init__(self, emit: Emit, token: str) -> None:
+        self._emit = emit
+        self._authorization = f"Bearer {token}".encode() if token else b""
+        self._outboxes: dict[int, Outbox] = {}
+        self._last_stream = 0
+        self._emptied = asyncio.Event()
+
+    def send(self, stream: int, item: ev.Item) -> None:
+        """Write ``item`` as soon as possible; a stream that has ended is no error."""
+        outbox = self._outboxes.get(stream)
+        if outbox is not None:
+            outbox.put(item)
+
+    def end(self, stream: int) -> None:
+        """End a stream after what was sent."""
+        outbox = self._outboxes.get(stream)
+        if outbox is not None:
+            outbox.end()
+
+    @property
+    def streams(self) -> int:
+        """How many are open."""
+        return len(self._outboxes)
+
+    async def empty(self) -> None:
+        """Wait until no stream is open."""
+        self._emptied.clear()
+        if self._outboxes:
+            await self._emptied.wait()
+
+    def handler(self) -> grpc.GenericRpcHandler[Any, Any]:
+        """To register with a server."""
+        stream = grpc.stream_stream_rpc_method_handler(self._stream)
+        return grpc.method_handlers_generic_handler(SERVICE, {METHOD: stream})
+
+    async def _stream(self, _: Any, context: Any) -> None:
+        if self._authorization and not self._authorized(context):
+            await context.abort(
+                grpc.StatusCode.UNAUTHENTICATED, "this server wants a token: 'authorization: Bearer TOKEN'"
+            )
+        self._last_stream += 1
+        stream = self._last_stream
+        outbox = self._outboxes[stream] = Outbox()
+        reader = asyncio.ensure_future(self._read(stream, context))
+        writer = asyncio.ensure_future(self._write(outbox, context))
+        try:
+            await asyncio.wait((writer, outbox.overrun), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            del self._outboxes[stream]
+            if not self._outboxes:
+                self._emptied.set()
+            reader.cancel()
+            self._emit(ev.StreamClosed(stream))
+        if writer.done():
+            return
+        text = f"the client does not read: {MAX_WAITING_ITEMS} messages wait for it"
+        _log.warning("stream %d is cut off: %s", stream, text)
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+
+    def _authorized(self, context: Any) -> bool:
+        for key, value in context.invocation_metadata() or ():
+            if key == "authorization":
+                given = value if isinstance(value, bytes) else value.encode()
+                return hmac.compare_digest(given, self._authorization)
+        return False
+
+    async def _read(self, stream: int, context: Any) -> None:
+        """Events of one stream, until the client half-closes it or it breaks."""
+        try:
+            first = await asyncio.wait_for(context.read(), HELLO_PATIENCE_S)
+            if first is not _EOF:
+                self._hello(stream, first)
+                await self._read_on(stream, context.read)
+        except asyncio.TimeoutError:
+            text = f"no hello within {HELLO_PATIENCE_S:g} s"
+            self._emit(ev.MessageRefused(stream, "DEADLINE_EXCEEDED", text))
+            return
+        except MoonjellyError as fault:
+            self._emit(ev.MessageRefused(stream, fault.wire_code, str(fault)))
+            return
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.RpcError):
+            _log.debug("stream %d broke while reading", stream)
+        self._emit(ev.InputEnded(stream))
+
+    def _hello(self, stream: int, data: bytes) -> None:
+        message = convert.client_from_wire(data)
+        if not isinstance(message, messages.Hello):
+            raise ProtocolError(f"the first message must be a hello, not a {type(message).__name__.lower()}")
+        self._emit(ev.Joined(stream, message, secrets.token_bytes(TOKEN_BYTES)))
+
+    async def _read_on(self, stream: int, read: Callable[[], Awaitable[Any]]) -> None:
+        emit, decode, now = self._emit, convert.client_from_wire, time.monotonic_ns
+        while (data := await read()) is not _EOF:
+            received_ns = now()
+            message = decode(data)
+            if isinstance(message, messages.Frame):
+                emit(ev.FrameReceived(stream, message, received_ns))
+            elif isinstance(message, messages.Ping):
+                emit(ev.PingReceived(stream, message, received_ns))
+            elif isinstance(message, messages.Bye):
+                emit(ev.ByeReceived(stream))
+            else:
+                raise ProtocolError("a second hello on one stream; open another stream for another session")
+
+    async def _write(self, outbox: Outbox, context: Any) -> None:
+        """Whatever has gathered, in one message, again and again."""
+        take, write, now = outbox.take, context.write, time.monotonic_ns
+        try:
+            while items := await take():
+                await write(convert.server_to_wire(gather(items), ServerInstant(now())))
+        except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.RpcError) as fault:
+            _log.debug("a stream broke while writing: %s", fault)
+
+
+def gather(items: list[ev.Item]) -> messages.ServerMessage:
+    """Items in the order of their sending as one message; of several plans, the last."""
+    acks: list[messages.Ack] = []
+    results: list[messages.Result] = []
+    pongs: list[messages.Pong] = []
+    single: dict[str, Any] = {}
+    for item in items:
+        if isinstance(item, messages.Result):
+            results.append(item)
+        elif isinstance(item, messages.Ack):
+            acks.append(item)
+        elif isinstance(item, messages.Pong):
+            pongs.append(item)
+        else:
+            single[_FIELDS[type(item)]] = item
+    return messages.ServerMessage(acks=tuple(acks), results=tuple(results), pongs=tuple(pongs), **single)
+
+
+_FIELDS: dict[type, str] = {
+    messages.Welcome: "welcome",
+    messages.PlanUpdate: "plan",
+    messages.Drain: "drain",
+    messages.StreamError: "error",
+}

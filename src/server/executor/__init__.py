@@ -1,0 +1,1 @@
+"""The process of one device: receives frames, decides, infers, answers."""

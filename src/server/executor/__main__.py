@@ -1,0 +1,113 @@
+"""``python -m server.executor FD PARENT``: the process of one device, started by the endpoint."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import sys
+
+from moonjelly.dispatching import create
+from moonjelly.errors import ExecutorError, MoonjellyError
+from moonjelly.inference import make_executor
+from moonjelly.inference.preprocess import DecodeLimits
+from moonjelly.inference.protocol import Executor
+from moonjelly.inference.simulated import SimulationOptions
+from moonjelly.profiles import ProfileOptions
+from moonjelly.repository import FileCache, Zoo, load_zoo
+from server import ipc
+from server.arena import Arena
+from server.channel import Channel, inherited
+from server.child import become
+from server.executor.intake import DirectIntake, Intake, PreparingIntake
+from server.executor.loop import ExecutorLoop
+from server.executor.models import ResidentModels, merged_profile
+from server.executor.pixels import prepare
+
+_MEDIAN = ProfileOptions(percentile=50)
+"""What a simulated device takes on average; planning keeps the higher percentile."""
+
+
+def main() -> None:
+    """Configure, get warm, say so, run."""
+    become()
+    logging.basicConfig(format="%(asctime)s executor %(levelname)s %(message)s", level=logging.WARNING)
+    channel = inherited()
+    configure = channel.receive()
+    assert isinstance(configure, ipc.Configure)
+    arena = Arena(configure.arena_fd, configure.slots, configure.slot_bytes)
+    try:
+        serve(configure, arena, channel)
+    except ExecutorError as fault:
+        sys.exit(f"executor of device {configure.device}: {fault}")
+    except MoonjellyError as fault:
+        channel.send(ipc.Refused(str(fault), fault.exit_code))
+        sys.exit(fault.exit_code)
+
+
+def serve(configure: ipc.Configure, arena: Arena, channel: Channel) -> None:
+    """Run the device until the endpoint goes.
+
+    Raises:
+        MoonjellyError: a zoo, profile or model that cannot be used.
+    """
+    zoos = {group: load_zoo(place) for group, place in configure.zoos.items()}
+    executor = _executor(configure, zoos)
+    kind = configure.kind if configure.runtime == "simulated" else executor.info.kind
+    profiles = {group: zoo.profile(kind) for group, zoo in zoos.items()}
+    active = ipc.Serve(plan_version=0, group=next(iter(zoos)), variant=0, batch=1)
+    loop = ExecutorLoop(
+        configure.device,
+        executor,
+        profiles,
+        configure.speed,
+        create(configure.dispatcher),
+        arena,
+        channel,
+        active,
+    )
+    intake = _intake(configure, executor, loop, zoos, arena, channel)
+    models = ResidentModels(executor, zoos, configure.max_batch, configure.resident, intake.post)
+    models.start(active.group, active.variant)
+    gc.collect()
+    gc.freeze()
+    info = executor.info
+    channel.send(ipc.Ready(configure.device, kind, info.name, info.runtime, info.versions))
+    try:
+        loop.run(intake, models)
+    finally:
+        models.close()
+        intake.close()
+        executor.close()
+
+
+def _executor(configure: ipc.Configure, zoos: dict[str, Zoo]) -> Executor:
+    if configure.runtime != "simulated":
+        return make_executor(
+            configure.runtime, device=configure.device_index, threads=configure.threads, cache=FileCache()
+        )
+    profile = merged_profile({group: zoo.profile(configure.kind, _MEDIAN) for group, zoo in zoos.items()})
+    options = SimulationOptions(seed=configure.seed + configure.device, scale=configure.scale / configure.speed)
+    return make_executor("simulated", device=configure.device_index, profile=profile, simulation=options)
+
+
+def _intake(
+    configure: ipc.Configure,
+    executor: Executor,
+    loop: ExecutorLoop,
+    zoos: dict[str, Zoo],
+    arena: Arena,
+    channel: Channel,
+) -> Intake:
+    if not executor.needs_pixels:
+        return DirectIntake(channel)
+    limits = DecodeLimits(max_pixels=configure.max_pixels)
+
+    def prepare_frame(submit: ipc.Submit):  # type: ignore[no-untyped-def]
+        size = zoos[loop.active.group].variants[loop.active.variant].input_size
+        return prepare(arena.read(submit.slot, submit.length), submit, size, limits)
+
+    return PreparingIntake(channel, prepare_frame, configure.decoders)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,172 @@
+"""What an executor process has to do next: frames from the endpoint, made ready, and news from its own loader.
+
+Two ways in, one interface. A device that looks at no pixels reads the channel in its own thread, with no hop on the
+way. A device that does has a receiver thread and a small pool that decode and preprocess on arrival, also while a
+batch runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import select
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moonjelly.errors import FrameError, ModelError
+from server import ipc
+from server.channel import Channel
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Prepared:
+    """A frame that can join a batch.
+
+    Attributes:
+        submit: what the endpoint said of it.
+        image: ``(s, s, 3)`` uint8 RGB, or ``None`` for a device that does not look.
+        queued_ns: when it was ready.
+        preprocess_ns: what decoding and resizing took.
+        error: why it cannot join one; empty when it can.
+    """
+
+    submit: ipc.Submit
+    image: NDArray[np.uint8] | None
+    queued_ns: int
+    preprocess_ns: int
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The loader has made ``serve``'s variant resident, or says why it could not."""
+
+    serve: ipc.Serve
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The endpoint has gone."""
+
+
+Work = Prepared | Loaded | Closed | ipc.Serve | ipc.Forget
+
+
+class Intake(Protocol):
+    """Where the executor's loop waits."""
+
+    def take(self, timeout_s: float | None) -> list[Work]:
+        """All work that is there; waits for some, at most ``timeout_s`` seconds (``None``: as long as it takes)."""
+        ...
+
+    def post(self, work: Work) -> None:
+        """From any thread: hand work to the loop."""
+        ...
+
+    def close(self) -> None:
+        """Free descriptors and end threads."""
+        ...
+
+
+class DirectIntake:
+    """Reads the channel in the loop's own thread."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._posted: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def take(self, timeout_s: float | None) -> list[Work]:
+        """See :class:`Intake`."""
+        readable, _, _ = select.select([self._channel.fileno(), self._wake], [], [], timeout_s)
+        works: list[Work] = []
+        if self._wake in readable:
+            os.eventfd_read(self._wake)
+            while not self._posted.empty():
+                works.append(self._posted.get())
+        if self._channel.fileno() in readable:
+            try:
+                for message in self._channel.ready():
+                    if isinstance(message, ipc.Submit):
+                        works.append(Prepared(message, None, time.monotonic_ns(), 0))
+                    elif isinstance(message, (ipc.Serve, ipc.Forget)):
+                        works.append(message)
+            except EOFError:
+                works.append(Closed())
+        return works
+
+    def post(self, work: Work) -> None:
+        """See :class:`Intake`."""
+        self._posted.put(work)
+        os.eventfd_write(self._wake, 1)
+
+    def close(self) -> None:
+        """See :class:`Intake`."""
+        os.close(self._wake)
+
+
+class PreparingIntake:
+    """A receiver thread reads the channel and a pool prepares frames.
+
+    Args:
+        channel: to the endpoint, blocking.
+        prepare: decodes and resizes one frame for the variant that is active when it is called; called from the pool.
+        threads: of the pool.
+    """
+
+    def __init__(self, channel: Channel, prepare: Callable[[ipc.Submit], NDArray[np.uint8]], threads: int) -> None:
+        self._channel = channel
+        self._prepare = prepare
+        self._inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
+        self._receiver = threading.Thread(target=self._receive, name="receiver", daemon=True)
+        self._receiver.start()
+
+    def take(self, timeout_s: float | None) -> list[Work]:
+        """See :class:`Intake`."""
+        works: list[Work] = []
+        with contextlib.suppress(queue.Empty):
+            works.append(self._inbox.get(timeout=timeout_s))
+            while True:
+                works.append(self._inbox.get_nowait())
+        return works
+
+    def post(self, work: Work) -> None:
+        """See :class:`Intake`."""
+        self._inbox.put(work)
+
+    def close(self) -> None:
+        """See :class:`Intake`."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def _receive(self) -> None:
+        try:
+            while True:
+                message = self._channel.receive()
+                if isinstance(message, ipc.Submit):
+                    self._pool.submit(self._work, message)
+                elif isinstance(message, (ipc.Serve, ipc.Forget)):
+                    self._inbox.put(message)
+        except (EOFError, OSError, RuntimeError):
+            self._inbox.put(Closed())
+
+    def _work(self, submit: ipc.Submit) -> None:
+        began_ns = time.monotonic_ns()
+        image, error = None, ""
+        try:
+            image = self._prepare(submit)
+        except (FrameError, ModelError) as fault:
+            error = str(fault)
+        except Exception as fault:  # a defect, but the frame must be answered and the pool must live
+            error = f"preprocessing failed: {type(fault).__name__}: {fault}"
+        ended_ns = time.monotonic_ns()
+        self._inbox.put(Prepared(submit, image, ended_ns, ended_ns - began_ns, error))

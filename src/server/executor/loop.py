@@ -1,0 +1,250 @@
+"""The loop of one device: take work, decide, run, answer.
+
+Invariants
+* Every :class:`~server.ipc.Submit` is answered exactly once; with its answer its slot is free.
+* A slot is marked as running while, and only while, its frame is in the batch that the device infers.
+* The device changes its variant between batches only, and its group only when no frame of the old group waits.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, QueuedFrame, Run
+from moonjelly.errors import ExecutorError
+from moonjelly.inference.protocol import Executor, FrameInput
+from moonjelly.profiles import Profile
+from moonjelly.types import Detections, Outcome
+from moonjelly.units import NS_PER_S, ns_to_ms
+from server import ipc
+from server.arena import IDLE, RUNNING, Arena
+from server.channel import Channel
+from server.executor.intake import Closed, Intake, Loaded, Prepared
+from server.executor.models import ResidentModels, qualified
+from server.executor.pixels import fit
+
+_log = logging.getLogger(__name__)
+MAX_CONSECUTIVE_FAILURES = 3
+
+
+class ExecutorLoop:
+    """Drives one device.
+
+    Args:
+        device: its id.
+        executor: runs batches.
+        profiles: group to profile of this device.
+        speed: factor on the profiles.
+        arena: where the endpoint puts frames.
+        active: what it serves at first; resident already.
+    """
+
+    def __init__(
+        self,
+        device: int,
+        executor: Executor,
+        profiles: Mapping[str, Profile],
+        speed: float,
+        dispatcher: Dispatcher,
+        arena: Arena,
+        channel: Channel,
+        active: ipc.Serve,
+    ) -> None:
+        self._device = device
+        self._executor = executor
+        self._profiles = profiles
+        self._speed = speed
+        self._dispatcher = dispatcher
+        self._arena = arena
+        self._channel = channel
+        self._held: dict[int, Prepared] = {}
+        self._queues = {group: DeadlineQueue() for group in profiles}
+        self._next: ipc.Serve | None = None
+        self._failures = 0
+        self.active = active
+        self._plan = self._device_plan(active)
+
+    def run(self, intake: Intake, models: ResidentModels) -> None:
+        """Until the endpoint goes.
+
+        Raises:
+            ExecutorError: the device failed several batches in a row.
+        """
+        handlers: dict[type, Callable[..., None]] = {
+            Prepared: self._accept,
+            ipc.Serve: lambda serve: self._want(serve, models),
+            Loaded: self._loaded,
+            ipc.Forget: self._forget,
+        }
+        timeout_s: float | None = None
+        while True:
+            for work in intake.take(timeout_s):
+                if isinstance(work, Closed):
+                    return
+                handlers[type(work)](work)
+            self._switch(models)
+            timeout_s = self._decide()
+
+    # -- work ---------------------------------------------------------------------------------------------------------
+
+    def _accept(self, prepared: Prepared) -> None:
+        submit = prepared.submit
+        if prepared.error:
+            self._send(self._batch((_answer(prepared, Outcome.FAILED, prepared.error),), submit.group))
+            return
+        self._held[submit.key] = prepared
+        self._queues[submit.group].push(QueuedFrame(submit.key, submit.deadline_ns, prepared.queued_ns, submit.session))
+
+    def _forget(self, forget: ipc.Forget) -> None:
+        for group, queue in self._queues.items():
+            gone = queue.discard_stream(forget.session)
+            answers = tuple(_answer(self._held.pop(f.key), Outcome.DROPPED, "the client has gone") for f in gone)
+            if answers:
+                self._send(self._batch(answers, group))
+
+    def _want(self, serve: ipc.Serve, models: ResidentModels) -> None:
+        if models.is_resident(serve):
+            self._next = serve
+        models.request(serve)
+
+    def _loaded(self, loaded: Loaded) -> None:
+        if loaded.error:
+            self._send(ipc.Trouble(self._device, loaded.error))
+        elif loaded.serve.plan_version >= max(self.active.plan_version, self._next.plan_version if self._next else 0):
+            self._next = loaded.serve
+
+    def _switch(self, models: ResidentModels) -> None:
+        serve = self._next
+        if serve is None or (serve.group != self.active.group and len(self._queues[self.active.group])):
+            return
+        self._next = None
+        changed = (serve.group, serve.variant) != (self.active.group, self.active.variant)
+        self.active = serve
+        self._plan = self._device_plan(serve)
+        if changed:
+            models.trim(serve.group, serve.variant)
+            resident = tuple(sorted(self._executor.resident()))
+            self._send(ipc.Switched(self._device, serve.plan_version, serve.group, serve.variant, resident))
+
+    # -- decisions ----------------------------------------------------------------------------------------------------
+
+    def _decide(self) -> float | None:
+        """Drop what must be dropped and run at most one batch; seconds until the next decision is due."""
+        queue = self._queues[self.active.group]
+        while True:
+            now_ns = time.monotonic_ns()
+            decision = self._dispatcher.decide(now_ns, queue, self._plan, None)
+            if isinstance(decision, Run):
+                self._run_batch(decision, queue, now_ns)
+                return 0.0
+            if isinstance(decision, Drop):
+                self._drop(decision, queue, now_ns)
+                continue
+            if decision.instant_ns is None:
+                return None
+            return max(0.0, (decision.instant_ns - time.monotonic_ns()) / NS_PER_S)
+
+    def _drop(self, drop: Drop, queue: DeadlineQueue, now_ns: int) -> None:
+        waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
+        queue.take(drop.frames)
+        answers = tuple(_answer(self._held.pop(f.key), Outcome.DROPPED, drop.reason) for f in drop.frames)
+        self._send(self._batch(answers, self.active.group, waiting, slack_ms, now_ns, now_ns))
+
+    def _run_batch(self, run: Run, queue: DeadlineQueue, now_ns: int) -> None:
+        waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
+        queue.take(run.frames)
+        frames = [self._held.pop(frame.key) for frame in run.frames]
+        variant = self._profiles[self.active.group].variants[run.variant]
+        for frame in frames:
+            self._arena.mark(frame.submit.slot, RUNNING)
+        started_ns = time.monotonic_ns()
+        results, error = self._infer(qualified(self.active.group, variant).name, variant.input_size, frames)
+        ended_ns = time.monotonic_ns()
+        for frame in frames:
+            self._arena.mark(frame.submit.slot, IDLE)
+        if results is None:
+            answers = tuple(_answer(frame, Outcome.FAILED, error) for frame in frames)
+        else:
+            answers = tuple(
+                _answer(frame, Outcome.ON_TIME, "", result) for frame, result in zip(frames, results, strict=True)
+            )
+        self._send(self._batch(answers, self.active.group, waiting, slack_ms, started_ns, ended_ns, ran=len(frames)))
+        self._dispatcher.finished(ended_ns, run.frames)
+        self._check_failures(error)
+
+    def _infer(self, name: str, input_size: int, frames: Sequence[Prepared]) -> tuple[list[Detections] | None, str]:
+        inputs = [
+            FrameInput(
+                str(frame.submit.session),
+                frame.submit.frame_id,
+                None if frame.image is None else fit(frame.image, input_size),
+            )
+            for frame in frames
+        ]
+        try:
+            return self._executor.infer(name, inputs), ""
+        except ExecutorError as fault:
+            return None, str(fault)
+        except Exception as fault:  # whatever a runtime throws, its frames are answered and the loop decides what next
+            _log.exception("device %d failed with a batch of %d", self._device, len(frames))
+            return None, f"device {self._device} failed: {type(fault).__name__}: {fault}"
+
+    def _check_failures(self, error: str) -> None:
+        self._failures = self._failures + 1 if error else 0
+        if self._failures >= MAX_CONSECUTIVE_FAILURES:
+            raise ExecutorError(f"device {self._device} failed {self._failures} batches in a row; the last: {error}")
+
+    # -- answers ------------------------------------------------------------------------------------------------------
+
+    def _batch(
+        self,
+        answers: tuple[ipc.Answer, ...],
+        group: str,
+        queue: int = 0,
+        head_slack_ms: float = 0.0,
+        started_ns: int = 0,
+        ended_ns: int = 0,
+        ran: int = 0,
+    ) -> ipc.Batch:
+        return ipc.Batch(
+            device=self._device,
+            group=group,
+            variant=self._plan.variant,
+            planned_batch=self._plan.batch,
+            queue=queue,
+            head_slack_ms=head_slack_ms,
+            started_ns=started_ns,
+            ended_ns=ended_ns,
+            ran=ran,
+            answers=answers,
+        )
+
+    def _send(self, message: ipc.Message) -> None:
+        try:
+            self._channel.send(message)
+        except EOFError:
+            _log.debug("the endpoint has gone; the next receive ends this process")
+
+    def _device_plan(self, serve: ipc.Serve) -> DevicePlan:
+        profile = self._profiles[serve.group]
+        return DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), self._speed)
+
+
+def _head_slack_ms(queue: DeadlineQueue, now_ns: int) -> float:
+    head = queue.head()
+    return 0.0 if head is None else ns_to_ms(head.deadline_ns - now_ns)
+
+
+def _answer(frame: Prepared, outcome: Outcome, reason: str, result: Detections | None = None) -> ipc.Answer:
+    return ipc.Answer(
+        key=frame.submit.key,
+        outcome=outcome,
+        reason=reason,
+        boxes=b"" if result is None else result.boxes.tobytes(),
+        scores=b"" if result is None else result.scores.tobytes(),
+        classes=b"" if result is None else result.classes.tobytes(),
+        queued_ns=frame.queued_ns,
+        preprocess_ns=frame.preprocess_ns,
+    )

@@ -1,0 +1,314 @@
+"""The endpoint's side of its children: executors with their arenas, and the planner."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections import deque
+from collections.abc import Callable
+
+from moonjelly.errors import MoonjellyError
+from server import child, ipc
+from server.arena import Arena
+
+_log = logging.getLogger(__name__)
+STOP_PATIENCE_S = 2.0
+_FIRST_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 10.0
+
+OnMessage = Callable[[ipc.Message], None]
+OnDeath = Callable[[str], None]
+
+
+class StartError(MoonjellyError):
+    """A child that refused to start; its text and exit code are the child's."""
+
+    def __init__(self, text: str, exit_code: int) -> None:
+        super().__init__(text)
+        self.exit_code = exit_code  # type: ignore[misc]
+
+
+class ProcessLink:
+    """One child and the event loop's end of its channel.
+
+    Args:
+        module: to run.
+        first: message that configures it.
+        pass_fds: descriptors that it inherits.
+        on_message: called in the loop with whatever comes after its readiness.
+        on_death: called once, with the cause in words, when it is gone without having been stopped.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        first: ipc.Message,
+        pass_fds: tuple[int, ...],
+        on_message: OnMessage,
+        on_death: OnDeath,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._on_message = on_message
+        self._on_death = on_death
+        self._waiting: deque[ipc.Message] = deque()
+        self._ready: asyncio.Future[ipc.Message] = self._loop.create_future()
+        self._child = child.start(module, pass_fds)
+        self._child.channel.set_blocking(False)
+        self._alive = True
+        self._loop.add_reader(self._child.channel.fileno(), self._readable)
+        self.send(first)
+
+    @property
+    def pid(self) -> int:
+        """Of the child."""
+        return self._child.process.pid
+
+    async def ready(self) -> ipc.Message:
+        """The child's first message.
+
+        Raises:
+            StartError: it refused, or died before it said anything.
+        """
+        return await self._ready
+
+    def send(self, message: ipc.Message) -> None:
+        """Send now, or as soon as the child has read what is before it."""
+        if not self._alive:
+            return
+        if self._waiting:
+            self._waiting.append(message)
+            return
+        try:
+            if not self._child.channel.send(message):
+                self._waiting.append(message)
+                self._loop.add_writer(self._child.channel.fileno(), self._writable)
+        except EOFError:
+            _log.debug("child %d has gone; the reader will notice", self.pid)
+
+    def kill(self) -> None:
+        """End it at once; :attr:`on_death` follows."""
+        if self._alive:
+            self._child.process.kill()
+
+    async def stop(self) -> None:
+        """Ask it to end, and make sure that it does."""
+        if self._alive:
+            self._detach()
+            await asyncio.to_thread(self._child.stop, STOP_PATIENCE_S)
+
+    def _readable(self) -> None:
+        try:
+            for message in self._child.channel.ready():
+                if self._ready.done():
+                    self._on_message(message)
+                elif isinstance(message, ipc.Refused):
+                    self._ready.set_exception(StartError(message.error, message.exit_code))
+                else:
+                    self._ready.set_result(message)
+        except EOFError:
+            self._died()
+
+    def _writable(self) -> None:
+        try:
+            while self._waiting and self._child.channel.send(self._waiting[0]):
+                self._waiting.popleft()
+        except EOFError:
+            self._waiting.clear()
+        if not self._waiting:
+            self._loop.remove_writer(self._child.channel.fileno())
+
+    def _died(self) -> None:
+        self._detach()
+        self._child.process.kill()  # it has closed its channel: whatever it still does, nobody waits for it
+        reason = _cause(self._child.process.wait())
+        self._child.channel.close()
+        if not self._ready.done():
+            self._ready.set_exception(StartError(f"a process of the server died while it started: {reason}", 1))
+        else:
+            self._on_death(reason)
+
+    def _detach(self) -> None:
+        self._alive = False
+        self._loop.remove_reader(self._child.channel.fileno())
+        if self._waiting:
+            self._loop.remove_writer(self._child.channel.fileno())
+
+
+def _cause(status: int) -> str:
+    if status >= 0:
+        return f"it ended with status {status}"
+    return f"it was killed by {signal.Signals(-status).name}"
+
+
+class Pause:
+    """How long to wait before the next restart: doubles while restarts do not hold."""
+
+    def __init__(self) -> None:
+        self._pause_s = _FIRST_PAUSE_S
+        self._since = 0.0
+
+    def held(self, now_s: float) -> None:
+        """It is up."""
+        self._since = now_s
+
+    def next_s(self, now_s: float) -> float:
+        """It died at ``now_s``."""
+        if self._since and now_s - self._since > _LONGEST_PAUSE_S:
+            self._pause_s = _FIRST_PAUSE_S
+        pause_s, self._pause_s = self._pause_s, min(2.0 * self._pause_s, _LONGEST_PAUSE_S)
+        return pause_s
+
+
+class ExecutorLink:
+    """The executor of one device over all its lives, and its arena.
+
+    Args:
+        configure: for each life; ``arena_fd`` is filled in.
+        on_batch: with what the executor answers (batches, switches, troubles).
+        on_up: when it is warm.
+        on_down: when it has died: cause, and the slots of its running batch.
+    """
+
+    def __init__(
+        self,
+        configure: Callable[[int], ipc.Configure],
+        arena: Arena,
+        on_message: OnMessage,
+        on_up: Callable[[ipc.Ready], None],
+        on_down: Callable[[str, frozenset[int]], None],
+    ) -> None:
+        self._configure = configure
+        self.arena = arena
+        self._on_message = on_message
+        self._on_up = on_up
+        self._on_down = on_down
+        self._pause = Pause()
+        self._link: ProcessLink | None = None
+        self._restart: asyncio.Task[None] | None = None
+        self._stopping = False
+
+    @property
+    def pid(self) -> int | None:
+        """Of its present life."""
+        return None if self._link is None else self._link.pid
+
+    async def start(self) -> ipc.Ready:
+        """Start and wait until it is warm.
+
+        Raises:
+            StartError: it refused.
+        """
+        fd = self.arena.fd
+        self._link = ProcessLink("server.executor", self._configure(fd), (fd,), self._on_message, self._died)
+        ready = await self._link.ready()
+        assert isinstance(ready, ipc.Ready)
+        self._pause.held(asyncio.get_running_loop().time())
+        return ready
+
+    def send(self, message: ipc.Message) -> None:
+        """To the present life; lost when there is none."""
+        if self._link is not None:
+            self._link.send(message)
+
+    def kill(self) -> None:
+        """End the present life."""
+        if self._link is not None:
+            self._link.kill()
+
+    async def stop(self) -> None:
+        """End for good."""
+        self._stopping = True
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._link is not None:
+            await self._link.stop()
+        self.arena.close()
+
+    def _died(self, reason: str) -> None:
+        self._link = None
+        running = self.arena.running()
+        self.arena.clear()
+        self._on_down(reason, running)
+        if not self._stopping:
+            self._restart = asyncio.ensure_future(self._start_again())
+
+    async def _start_again(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._pause.next_s(loop.time()))
+            try:
+                self._on_up(await self.start())
+            except StartError as fault:
+                self._link = None
+                _log.error("an executor does not start again: %s", fault)
+            else:
+                return
+
+
+class PlannerLink:
+    """The planner process over all its lives; a request that dies with one is asked for again by the core."""
+
+    def __init__(
+        self, configure: ipc.ConfigurePlanner, on_reply: Callable[[ipc.PlanReply], None], on_lost: Callable[[], None]
+    ) -> None:
+        self._configure = configure
+        self._on_reply = on_reply
+        self._on_lost = on_lost
+        self._pause = Pause()
+        self._link: ProcessLink | None = None
+        self._restart: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of its present life."""
+        return None if self._link is None else self._link.pid
+
+    async def start(self) -> None:
+        """Start and wait until the policy is loaded.
+
+        Raises:
+            StartError: it refused.
+        """
+        self._link = ProcessLink("server.planner", self._configure, (), self._message, self._died)
+        await self._link.ready()
+        self._pause.held(asyncio.get_running_loop().time())
+
+    def ask(self, request: ipc.PlanRequest) -> None:
+        """Lost when the planner is down: the core falls back when no answer comes."""
+        if self._link is not None:
+            self._link.send(request)
+
+    def kill(self) -> None:
+        """End the present life; another follows."""
+        if self._link is not None:
+            self._link.kill()
+
+    async def stop(self) -> None:
+        """End for good."""
+        if self._restart is not None:
+            self._restart.cancel()
+        if self._link is not None:
+            await self._link.stop()
+
+    def _message(self, message: ipc.Message) -> None:
+        if isinstance(message, ipc.PlanReply):
+            self._on_reply(message)
+
+    def _died(self, reason: str) -> None:
+        _log.error("the planner died: %s; another one starts", reason)
+        self._link = None
+        self._restart = asyncio.ensure_future(self._start_again())
+        self._on_lost()
+
+    async def _start_again(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._pause.next_s(loop.time()))
+            try:
+                await self.start()
+            except StartError as fault:
+                self._link = None
+                _log.error("the planner does not start again: %s", fault)
+            else:
+                return

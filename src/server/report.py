@@ -1,0 +1,64 @@
+"""What a server says of itself when it has stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib import metadata
+from typing import Any
+
+import typer
+
+from moonjelly.types import Outcome
+from moonjelly.version import __version__
+from server.config import ServerOptions
+from server.core import Core
+
+SUMMARY_FILE = "summary.json"
+
+
+def report(core: Core, options: ServerOptions, seconds: float) -> None:
+    """Write ``summary.json`` beside the logs and print a few lines."""
+    summary = summarise(core, seconds)
+    (options.out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    outcomes = ", ".join(f"{count} {name.lower()}" for name, count in summary["outcomes"].items() if count)
+    typer.echo(
+        f"served {summary['frames']} frames of {len(summary['clients'])} clients in {seconds:.0f} s: "
+        f"{outcomes or 'none'}; logs in {options.out}"
+    )
+
+
+def summarise(core: Core, seconds: float) -> dict[str, Any]:
+    """Counts of the whole run, and per client."""
+    clients = {
+        str(session_id): {
+            "name": statistics.name,
+            "frames": statistics.frames,
+            "bytes": statistics.bytes,
+            "resumes": statistics.resumes,
+            "outcomes": _counts(statistics.outcomes),
+        }
+        for session_id, statistics in core.sessions.history.items()
+    }
+    total = dict.fromkeys(Outcome, 0)
+    for statistics in core.sessions.history.values():
+        for outcome, count in statistics.outcomes.items():
+            total[outcome] += count
+    return {
+        "seconds": round(seconds, 3),
+        "frames": sum(statistics.frames for statistics in core.sessions.history.values()),
+        "outcomes": _counts(total),
+        "clients": clients,
+        "plans": core.plans,
+        "versions": {
+            "moonjelly": __version__,
+            "python": platform.python_version(),
+            "grpcio": metadata.version("grpcio"),
+        },
+        "machine": {"system": platform.platform(), "cpus": os.cpu_count() or 0},
+    }
+
+
+def _counts(outcomes: dict[Outcome, int]) -> dict[str, int]:
+    return {outcome.value: count for outcome, count in outcomes.items()}

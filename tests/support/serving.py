@@ -1,0 +1,242 @@
+"""Real servers and a bare client of the wire, for tests and benchmarks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+import psutil
+import simplejpeg
+
+from moonjelly.rpc import convert, messages
+from moonjelly.units import ClientInstant
+
+STREAM = "/moonjelly.v1.Serving/Stream"
+SIZES = (64, 96, 128, 160)
+
+
+def write_zoo(directory: Path, *, name: str = "paper", latencies_ms: Sequence[float] = (4.0, 6.0, 9.0, 13.0)) -> Path:
+    """A zoo without weights, with one profile of kind ``paper-gpu``: batch b costs 0.75 + 0.25 b of batch 1."""
+    directory.mkdir(parents=True, exist_ok=True)
+    sizes = SIZES[: len(latencies_ms)]
+    variants = "\n".join(
+        f'[[variants]]\nname = "net-{size}"\nmodel = "net"\ninput_size = {size}\nprecision = "fp32"\n' for size in sizes
+    )
+    (directory / "zoo.toml").write_text(
+        f'format = 1\nname = "{name}"\nclasses = ["car", "person"]\nprofile_key = "input_size"\n'
+        f'[models.net]\narchitecture = "darknet"\ndefinition = "net.cfg"\nweights = "net.weights"\n{variants}'
+    )
+    kind = directory / "paper-gpu"
+    (kind / "latency").mkdir(parents=True, exist_ok=True)
+    rows = [f"{size},{0.2 + 0.1 * index}" for index, size in enumerate(sizes)]
+    (kind / "accuracy.txt").write_text("ModelSize,Accuracy\n" + "\n".join(rows) + "\n")
+    for size, alone_ms in zip(sizes, latencies_ms, strict=True):
+        lines = [f"{size},{batch},{alone_ms * (0.75 + 0.25 * batch):.4f}" for batch in range(1, 13) for _ in range(12)]
+        (kind / "latency" / f"profile_latency_{size}.txt").write_text(
+            "ModelSize,Batch,InferenceTime\n" + "\n".join(lines) + "\n"
+        )
+    return directory
+
+
+def jpeg(size: int = 64, seed: int = 0, quality: int = 90) -> bytes:
+    """A picture of noise, ``size`` x ``size``."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (size, size, 3), dtype=np.uint8)
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="420"))
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server process."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    out: Path
+    stderr: Path
+
+    @property
+    def pid(self) -> int:
+        """Of the endpoint."""
+        return self.process.pid
+
+    def children(self, module: str = "") -> list[psutil.Process]:
+        """Its child processes, those that run ``module``."""
+        found = psutil.Process(self.pid).children(recursive=True)
+        return [child for child in found if module in " ".join(child.cmdline())]
+
+    def errors(self) -> str:
+        """What it wrote on stderr so far."""
+        return self.stderr.read_text()
+
+
+def command(*arguments: str) -> list[str]:
+    """``python -m server`` with ``arguments``."""
+    return [sys.executable, "-m", "server", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """With the clone's packages in the path."""
+    root = Path(__file__).resolve().parents[2]
+    return os.environ | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+
+
+@contextlib.contextmanager
+def running_server(
+    tmp_path: Path, *arguments: str, zoo: Path | str | None = None, devices: int = 1
+) -> Iterator[Server]:
+    """A server with simulated devices on a free port; afterwards SIGTERM, and nothing of it may be left."""
+    place = zoo if zoo is not None else write_zoo(tmp_path / "zoo")
+    out = tmp_path / "server"
+    read_fd, write_fd = os.pipe()
+    stderr = tmp_path / "server.stderr"
+    with stderr.open("wb") as errors:
+        process = subprocess.Popen(
+            command(
+                "--zoo", str(place), "--runtime", "simulated", "--devices", str(devices), "--port", "0",
+                "--out", str(out), "--ready-fd", str(write_fd), *arguments,
+            ),
+            env=environment(), pass_fds=(write_fd,), stderr=errors, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    os.close(write_fd)
+    try:
+        with open(read_fd, encoding="utf-8") as ready:
+            line = ready.readline()
+        assert line, f"the server did not start: {stderr.read_text()}"
+        server = Server(process, json.loads(line)["port"], out, stderr)
+        family = [psutil.Process(process.pid), *server.children()]
+        yield server
+        family += [child for child in server.children() if child not in family] if process.poll() is None else []
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(30)
+    _, left = psutil.wait_procs(family, timeout=10)
+    assert not left, f"left behind: {left}"
+
+
+class WireClient:
+    """A client that speaks the wire and does nothing by itself.
+
+    Attributes:
+        welcome: the server's.
+        received: every message so far.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self.received: list[messages.ServerMessage] = []
+        self.welcome: messages.Welcome | None = None
+
+    async def send(self, message: messages.ClientMessage) -> None:
+        """Write one message."""
+        await self.send_bytes(convert.client_to_wire(message))
+
+    async def send_bytes(self, data: bytes) -> None:
+        """Write raw bytes."""
+        await self._call.write(data)
+
+    async def frame(self, frame_id: int, data: bytes, **changes: Any) -> None:
+        """Send one frame, captured now."""
+        await self.send(frame_of(frame_id, data, **changes))
+
+    async def read(self) -> messages.ServerMessage | None:
+        """The next message; ``None`` at the end."""
+        data = await asyncio.wait_for(self._call.read(), 20)
+        if data is grpc.aio.EOF:
+            return None
+        message = convert.server_from_wire(data)
+        self.received.append(message)
+        if message.welcome is not None:
+            self.welcome = message.welcome
+        return message
+
+    async def until(self, found: Callable[[messages.ServerMessage], Any]) -> Any:
+        """Read until ``found`` says something true, and return that."""
+        while (message := await self.read()) is not None:
+            if value := found(message):
+                return value
+        raise AssertionError(f"the stream ended ({await self.status()}) before it came; so far: {self.received}")
+
+    async def result(self, frame_id: int) -> messages.Result:
+        """The result of one frame, which may have come already."""
+
+        def find(message: messages.ServerMessage) -> messages.Result | None:
+            return next((result for result in message.results if result.frame_id == frame_id), None)
+
+        for message in self.received:
+            if (result := find(message)) is not None:
+                return result
+        found: messages.Result = await self.until(find)
+        return found
+
+    async def placed(self) -> messages.PlanUpdate:
+        """The plan, once the client has a place."""
+        assert self.welcome is not None
+        if self.welcome.plan.placed:
+            return self.welcome.plan
+        plan: messages.PlanUpdate = await self.until(lambda m: m.plan if m.plan and m.plan.placed else None)
+        return plan
+
+    async def error(self) -> messages.StreamError:
+        """The next error."""
+        found: messages.StreamError = await self.until(lambda message: message.error)
+        return found
+
+    async def status(self) -> tuple[grpc.StatusCode, str]:
+        """How the stream ended."""
+        return await self._call.code(), await self._call.details()
+
+    def cancel(self) -> None:
+        """Vanish."""
+        self._call.cancel()
+
+
+def frame_of(frame_id: int, data: bytes, **changes: Any) -> messages.Frame:
+    """A frame of a 64 x 64 picture captured now, on this host's clock (offset 0)."""
+    now = ClientInstant(time.monotonic_ns())
+    fields: dict[str, Any] = {
+        "frame_id": frame_id, "captured_ns": now, "sent_ns": now, "width": 64, "height": 64, "variant": 0,
+        "quality": 90, "bandwidth_bps": 50e6, "rtt_ms": 1.0, "server_minus_client_ns": 0, "offset_bound_ns": 1,
+        "data": data,
+    }  # fmt: skip
+    return messages.Frame(**(fields | changes))
+
+
+def hello(**changes: Any) -> messages.Hello:
+    """A client of 15 fps with a deadline of a second."""
+    fields: dict[str, Any] = {"name": "test", "slo_ms": 1000.0, "fps": 15.0, "bandwidth_bps": 50e6, "one_way_ms": 0.5}
+    return messages.Hello(**(fields | changes))
+
+
+@contextlib.asynccontextmanager
+async def connected(port: int, token: str = "") -> AsyncIterator[WireClient]:
+    """A stream on which nothing has been said."""
+    metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    options = (("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        call = channel.stream_stream(STREAM)(metadata=metadata)
+        try:
+            yield WireClient(call)
+        finally:
+            call.cancel()
+
+
+@contextlib.asynccontextmanager
+async def welcomed(port: int, **changes: Any) -> AsyncIterator[WireClient]:
+    """A stream after hello and welcome."""
+    async with connected(port) as client:
+        await client.send(hello(**changes))
+        await client.until(lambda message: message.welcome)
+        yield client
