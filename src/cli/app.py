@@ -28,6 +28,7 @@ COMMANDS = (
     Command("profile", "server.profiler.app", "measure every (variant, batch) on this machine"),
     Command("zoo", "cli.zoo", "train, list and verify model zoos"),
     Command("simulate", "cli.simulate", "planning against the optimum, its time, whole workloads, replay"),
+    Command("experiment", "cli.experiment", "sweeps over SSH: check machines, run, collect"),
     Command("testbed", "cli.testbed", "three machines as network namespaces, with real sshd and tc"),
     Command("shape", "network_shaping.app", "shape a network link by a trace"),
     Command("plot", "plots.app", "figures from logs"),

@@ -1,1 +1,1 @@
-"""TBD."""
+"""The experiment manager: sweeps over server and client machines by SSH, and what they measured."""

@@ -81,5 +81,6 @@ def _explain(options: type[Options], fault: ValidationError) -> str:
     first = fault.errors()[0]
     key = ".".join(str(part) for part in first["loc"]) or "configuration"
     if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}'; known keys: {', '.join(sorted(options.model_fields))}"
+        known = f"; known keys: {', '.join(sorted(options.model_fields))}" if len(first["loc"]) == 1 else ""
+        return f"unknown key '{key}'{known}"
     return f"'{key}' = {first['input']!r}: {first['msg']}"

@@ -1,0 +1,79 @@
+"""Settles a run's accounts: from every client's logs to ``summary.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cli.machine import machine, versions
+from client import golden
+from moonjelly.detection import MatchCounts
+from moonjelly.summary import F1, ClientInfo, Summary, summarise, write_summary
+from moonjelly.telemetry import FrameRow, PlanRow, read_rows
+
+
+@dataclass(frozen=True)
+class Participant:
+    """One client of a run and where its logs are.
+
+    Attributes:
+        client_id: as in its rows.
+        name: for people.
+        slo_ms: deadline.
+        fps: nominal rate.
+        source: what it saw.
+        directory: holds its ``frame_stats.csv`` and ``detections.json``.
+    """
+
+    client_id: int
+    name: str
+    slo_ms: float
+    fps: float
+    source: str
+    directory: Path
+
+    @property
+    def frame_log(self) -> Path:
+        """One row per captured frame."""
+        return self.directory / "frame_stats.csv"
+
+
+def settle(
+    participants: Sequence[Participant], *, zoo: str, seconds: float, plans: Path, into: Path, score: bool = True
+) -> Summary:
+    """Sum a run up and write ``into/summary.json``.
+
+    Args:
+        participants: every client, also one that wrote nothing.
+        zoo: whose best variant is the golden model.
+        seconds: nominal length: a client should have captured ``seconds * fps`` frames.
+        plans: the server's ``plans.csv``; may be missing.
+        into: folder of the run.
+        score: compare detections with the golden model's; ``False`` where there are none (simulated executors).
+    """
+    rows: list[FrameRow] = []
+    infos: dict[int, ClientInfo] = {}
+    quality: dict[int, F1] = {}
+    answered, every = MatchCounts(), MatchCounts()
+    for one in participants:
+        infos[one.client_id] = ClientInfo(one.slo_ms, one.fps, one.name, nominal_frames=int(seconds * one.fps))
+        if not one.frame_log.exists():
+            continue
+        rows.extend(read_rows(one.frame_log, FrameRow))
+        if score:
+            found = golden.score(one.directory, one.source, zoo)
+            quality[one.client_id] = F1(found.answered.f1, found.every.f1)
+            answered += found.answered
+            every += found.every
+    summary = summarise(
+        rows,
+        read_rows(plans, PlanRow) if plans.exists() else (),
+        clients=infos,
+        f1=F1(answered.f1, every.f1) if quality else None,
+        client_f1=quality,
+        versions=versions(),
+        machine={name: str(value) for name, value in machine().items()},
+    )
+    write_summary(into / "summary.json", summary)
+    return summary

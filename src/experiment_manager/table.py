@@ -1,0 +1,61 @@
+"""One tidy table for all runs of a sweep."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from experiment_manager.runner import ATTEMPT_FILE
+
+FIGURES = (
+    "frames_captured", "frames_sent", "on_time", "late", "skipped", "rejected", "dropped", "lost", "failed",
+    "miss_rate", "f1", "effective_f1", "effective_accuracy", "longest_miss_burst",
+)  # fmt: skip
+
+
+def rows_of(run: dict[str, Any], summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per client of a run and one, ``client`` = ``all``, for the whole run."""
+    shared = {
+        "run": run["name"],
+        "state": run["state"],
+        "trace": run["trace"],
+        "policy": run["policy"],
+        "source": run["source"],
+        "setting": run["setting"],
+        "clients": len(run["devices"]),
+        "repetition": run["repetition"],
+        "seed": run["seed"],
+    }
+    rows = []
+    for name, part in [("all", summary), *((str(part["client_id"]), part) for part in summary["clients"])]:
+        latency = {f"latency_{key}_ms": value for key, value in part["latency_ms"].items()}
+        goals = {"slo_ms": part.get("slo_ms"), "fps": part.get("fps")}
+        rows.append({**shared, "client": name, **goals, **{key: part[key] for key in FIGURES}, **latency})
+    return rows
+
+
+def collect_table(out: Path) -> pd.DataFrame:
+    """The table of every finished run below ``out``; failed and starved runs have a row without figures."""
+    rows: list[dict[str, Any]] = []
+    for path in sorted(out.rglob(ATTEMPT_FILE)):
+        if any(part.startswith("attempt-") for part in path.relative_to(out).parts):
+            continue
+        run = json.loads(path.read_text(encoding="utf-8"))
+        summary = path.with_name("summary.json")
+        if run["state"] == "done" and summary.exists():
+            rows.extend(rows_of(run, json.loads(summary.read_text(encoding="utf-8"))))
+        else:
+            rows.append({"run": run["name"], "state": run["state"], "reason": run["reason"], "client": "all"})
+    return pd.DataFrame(rows)
+
+
+def write_table(out: Path) -> list[Path]:
+    """Write ``runs.csv`` and ``runs.parquet`` into ``out``."""
+    table = collect_table(out)
+    paths = [out / "runs.csv", out / "runs.parquet"]
+    table.to_csv(paths[0], index=False)
+    table.to_parquet(paths[1], index=False)
+    return paths

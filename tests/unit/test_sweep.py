@@ -1,0 +1,124 @@
+"""Sweeps expand to runs with stable names; hosts files and Jellyfish's client lines say what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from experiment_manager.hosts import read_client_lines, read_hosts
+from experiment_manager.sweep import Mix, Sweep, expand, read_sweep, share, slug
+from moonjelly.errors import ConfigError
+
+
+def test_the_matrix_of_the_paper() -> None:
+    runs = expand(Sweep(sources=("a.mp4", "b.mp4", "c.mp4")))
+    assert len(runs) == 4 * 3 * 2 * 3 * 3
+    assert len({run.name for run in runs}) == len(runs)
+
+
+def test_names_do_not_depend_on_the_rest_of_the_sweep() -> None:
+    one = expand(Sweep(clients=(4,), slo_ms=(100.0,), fps=(15.0,), repetitions=1))
+    many = {run.name for run in expand(Sweep())}
+    assert {run.name for run in one} <= many
+
+
+def test_repetitions_come_last_to_finish() -> None:
+    assert [run.repetition for run in expand(Sweep(clients=(1,), slo_ms=(75.0,), fps=(15.0,), repetitions=3))] == [
+        0,
+        1,
+        2,
+    ]
+
+
+def test_policies_of_a_repetition_share_a_seed() -> None:
+    runs = expand(Sweep(clients=(2,), slo_ms=(75.0,), fps=(15.0,), policies=("multiset", "sa-dp"), repetitions=2))
+    assert {(run.repetition, run.seed) for run in runs} == {(0, 0), (1, 1000)}
+
+
+def test_a_mix_gives_devices_different_goals() -> None:
+    mix = Mix(name="var_var", slo_ms=(75.0, 150.0), fps=(12.0, 24.0, 29.97))
+    (run,) = expand(Sweep(clients=(4,), slo_ms=(), fps=(), mixes=(mix,), repetitions=1))
+    assert [(device.slo_ms, device.fps) for device in run.devices] == [(75, 12), (150, 24), (75, 29.97), (150, 12)]
+
+
+def test_devices_are_dealt_evenly() -> None:
+    (run,) = expand(Sweep(clients=(5,), slo_ms=(75.0,), fps=(15.0,), repetitions=1))
+    dealt = share(run.devices, 2)
+    assert [[device.client_id for device in part] for part in dealt] == [[0, 2, 4], [1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("synthetic", "synthetic"), ("videos/a b.mp4", "a-b"), ("rtsp://x/live?y", "live-y"), ("/", "x")]
+)
+def test_slugs_are_paths(text: str, name: str) -> None:
+    assert slug(text) == name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        ({"clients": ["0"]}, "clients.0"),
+        ({"slo_ms": ["-1"]}, "slo_ms.0"),
+        ({"seconds": 0}, "seconds"),
+        ({"shaping": "magic"}, "'tc', 'relay' or 'none'"),
+        ({"polices": ["x"]}, "unknown key 'polices'; known keys: clients"),
+    ],
+)
+def test_an_impossible_sweep_is_named(overrides: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_sweep(None, overrides)
+
+
+HOSTS = """
+[server]
+host = "10.0.0.1"
+[[clients]]
+host = "10.0.0.2"
+name = "left"
+interface = "eth1"
+"""
+
+
+def test_a_hosts_file(tmp_path: Path) -> None:
+    path = tmp_path / "hosts.toml"
+    path.write_text(HOSTS)
+    hosts = read_hosts(path)
+    assert [machine.label for machine in hosts.machines] == ["10.0.0.1", "left"]
+    assert hosts.clients[0].port == 22
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('host = "10.0.0.1"', "server.host"),
+        ("[[clients]]", "clients"),
+        ('name = "left"', r"unknown key 'clients\.0\.nme'"),
+    ],
+)
+def test_a_faulty_hosts_file_names_the_key(tmp_path: Path, change: str, said: str) -> None:
+    path = tmp_path / "hosts.toml"
+    path.write_text(HOSTS.replace(change, {"[[clients]]": "[other]", 'name = "left"': 'nme = "left"'}.get(change, "")))
+    with pytest.raises(ConfigError, match=said):
+        read_hosts(path)
+
+
+def test_a_missing_hosts_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.toml does not exist"):
+        read_hosts(tmp_path / "nowhere.toml")
+
+
+def test_client_lines_of_jellyfish() -> None:
+    lines = read_client_lines(
+        "# id host port iface user root slo fps\n0 10.0.0.2 22 eth0 me /home/me/x 75 15\n\n1 h 22 e u r 100 29.97"
+    )
+    assert [(line.host_id, line.slo_ms, line.fps) for line in lines] == [(0, 75, 15), (1, 100, 29.97)]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("0 host 22", "line 1 has 3 fields"), ("0 h 22 e u r -5 15", "line 1: 'slo_ms'"), ("#", "no client")],
+)
+def test_faulty_client_lines(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        read_client_lines(text)
