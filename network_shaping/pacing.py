@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from network_shaping.traces import Trace
 
-_QUANTUM_S = 0.003
+_QUANTUM_S = 0.004
 MIN_CHUNK_BYTES = 512
 MAX_CHUNK_BYTES = 16_384
 
@@ -27,7 +27,7 @@ class Pacer:
         return self._trace
 
     def chunk_bytes(self, now_s: float) -> int:
-        """How much to take up at once: about 3 ms worth, so that streams of one link alternate."""
+        """How much to take up at once: about 4 ms worth, so that streams of one link alternate."""
         return int(min(max(MIN_CHUNK_BYTES, self._trace.rate_bps(now_s) * _QUANTUM_S / 8.0), MAX_CHUNK_BYTES))
 
     def reserve(self, now_s: float, size_bytes: int) -> float:

@@ -14,7 +14,7 @@ import contextlib
 import logging
 import math
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moonjelly.clock import Clock, MonotonicClock
@@ -179,8 +179,8 @@ class _Link:
 class _Pipe:
     """One direction of one connection.
 
-    ``_take`` reads a chunk and books its passage; the chunk waits in ``_held`` until it is due; the next chunk is
-    read when the link has finished with this one, straight from the timer while there is a backlog.
+    A chunk is read as soon as the link is free, its passage is booked, and it waits in ``_held`` until it is due. One
+    timer serves both; the reader is registered only while nothing is there to read.
     """
 
     def __init__(
@@ -198,107 +198,99 @@ class _Pipe:
         self._link = link
         self._pacer = pacer
         self._held: collections.deque[tuple[float, bytes]] = collections.deque()
-        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._free_s = 0.0
+        """When the link has finished with what was read last."""
+        self._reading = False
         self._writing = False
-        self._full = False
-        self._since_s = math.inf
-        self._await_bytes()
+        self._turn()
 
     def stop(self) -> None:
         """Forget everything that is held. Idempotent."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        self._loop.remove_reader(self._source)
-        if self._writing:
-            self._loop.remove_writer(self._sink)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._set_reading(False)
+        self._set_writing(False)
         if not self.ended.done():
             self.ended.cancel()
 
-    def _await_bytes(self) -> None:
-        self._since_s = math.inf
-        self._loop.add_reader(self._source, self._take)
-
-    def _take(self) -> None:
-        if self._writing:
-            # The receiver is slower than the link: what it has not taken is all that is held.
-            self._loop.remove_reader(self._source)
-            self._full = True
-            return
+    def _turn(self) -> None:
+        """Hand on what is due, take up what the link is free for, and sleep until the next of these."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         now_s = self._link.now_s()
+        try:
+            while self._pass_on(now_s) and self._free_s <= now_s + _EARLY_S and self._take(now_s):
+                pass
+        except OSError as fault:
+            self._set_reading(False)
+            self.ended.set_exception(fault)
+            return
+        if self.ended.done() or self._writing:
+            self._set_reading(False)
+            return
+        due_s = self._held[0][0] if self._held else math.inf
+        if not self._reading:
+            due_s = min(due_s, self._free_s)
+        if due_s != math.inf:
+            self._timer = self._loop.call_later(max(0.0, due_s - now_s - _EARLY_S), self._turn)
+
+    def _take(self, now_s: float) -> bool:
+        """Read a chunk and book its passage; false when nothing is there."""
         size = self._pacer.chunk_bytes(now_s) if self._pacer else _UNPACED_CHUNK_BYTES
         try:
             chunk = self._source.recv(size)
         except (BlockingIOError, InterruptedError):
-            self._await_bytes()
-            return
-        except OSError as fault:
-            self._break(fault)
-            return
-        self._loop.remove_reader(self._source)
+            self._set_reading(True)
+            return False
         # Bytes that were there when the timer came have waited since the link was free, however late the timer is.
-        since_s = min(now_s, self._since_s) if now_s - self._since_s < _LATEST_TIMER_S else now_s
-        passed_s = self._pacer.reserve(since_s, len(chunk)) if self._pacer else self._link.spec.uplink.up_s(now_s)
-        self._since_s = passed_s
+        waited = not self._reading and now_s - self._free_s < _LATEST_TIMER_S
+        if self._pacer is None:
+            passed_s = self._link.spec.uplink.up_s(now_s)
+        else:
+            passed_s = self._pacer.reserve(min(now_s, self._free_s) if waited else now_s, len(chunk))
         self._held.append((passed_s + self._link.spec.delay_s, chunk))
-        if not self._writing:
-            self._at(self._held[0][0], now_s, self._pass_on)
-        if chunk:
-            self._at(passed_s, now_s, self._take if self._pacer else self._await_bytes)
+        self._free_s = passed_s if chunk else math.inf
+        if self._free_s > now_s + _EARLY_S:
+            self._set_reading(False)
+        return True
 
-    def _at(self, due_s: float, now_s: float, action: Callable[[], None]) -> None:
-        """Call ``action`` once, at ``due_s``; replaces an earlier appointment of the same action."""
-        timer = self._timers.pop(action, None)
-        if timer is not None:
-            timer.cancel()
-        if due_s != math.inf:
-            self._timers[action] = self._loop.call_later(max(0.0, due_s - now_s - _EARLY_S), action)
-
-    def _pass_on(self) -> None:
-        """Hand on what is due."""
-        now_s = self._link.now_s()
+    def _pass_on(self, now_s: float) -> bool:
+        """Hand on what is due; false when the receiver has no room or the stream has ended."""
         while self._held and self._held[0][0] <= now_s + _EARLY_S:
             due_s, chunk = self._held.popleft()
             if not chunk:
-                self._end()
-                return
+                with contextlib.suppress(OSError):  # the receiver may have gone first
+                    self._sink.shutdown(socket.SHUT_WR)
+                self.ended.set_result(None)
+                return False
             try:
                 sent = self._sink.send(chunk)
             except (BlockingIOError, InterruptedError):
                 sent = 0
-            except OSError as fault:
-                self._break(fault)
-                return
             if sent < len(chunk):
                 self._held.appendleft((due_s, chunk[sent:]))
-                self._wait_for_room()
-                return
-        if self._held:
-            self._at(self._held[0][0], now_s, self._pass_on)
+                self._set_writing(True)
+                return False
+        self._set_writing(False)
+        return True
 
-    def _wait_for_room(self) -> None:
-        if not self._writing:
-            self._writing = True
-            self._loop.add_writer(self._sink, self._room)
+    def _set_reading(self, wanted: bool) -> None:
+        if wanted != self._reading:
+            self._reading = wanted
+            if wanted:
+                self._loop.add_reader(self._source, self._turn)
+            else:
+                self._loop.remove_reader(self._source)
 
-    def _room(self) -> None:
-        self._writing = False
-        self._loop.remove_writer(self._sink)
-        self._pass_on()
-        if self._full and not self._writing:
-            self._full = False
-            self._take()
-
-    def _end(self) -> None:
-        with contextlib.suppress(OSError):
-            self._sink.shutdown(socket.SHUT_WR)
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-    def _break(self, fault: OSError) -> None:
-        self._loop.remove_reader(self._source)
-        if not self.ended.done():
-            self.ended.set_exception(fault)
+    def _set_writing(self, wanted: bool) -> None:
+        if wanted != self._writing:
+            self._writing = wanted
+            if wanted:
+                self._loop.add_writer(self._sink, self._turn)
+            else:
+                self._loop.remove_writer(self._sink)
 
 
 def _listen(host: str) -> socket.socket:

@@ -32,6 +32,7 @@ GROWTH = 2.0
 LATENCY_FACTOR = 2.0
 """One batch running and one waiting (Jellyfish, section III)."""
 STALLED_AFTER_MS = 300.0
+PROBE_AFTER_MS = 500.0
 OUTAGE_AFTER_MS = 2_000.0
 """Nothing heard for this long, with a ping or a frame unanswered: the link is gone. Pings must be more frequent."""
 MAX_UNACKNOWLEDGED_BYTES = 1 << 20
@@ -185,7 +186,9 @@ def decide(
     variant, quality = ladder[-1]
     size = sizes.expected_bytes(stream.input_sizes[variant], quality)
     wait_ms = queue_ms + transfer_ms(size, rate_bps)
-    if wait_ms <= left_ms - plan.infer_ms and (size <= room_bytes or not in_flight):
+    in_time = wait_ms <= left_ms - plan.infer_ms and (size <= room_bytes or not in_flight)
+    # What is believed of a link that carries nothing is soon out of date: now and then a frame is sent to see.
+    if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
         return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
     return Skip(SkipReason.QUEUE if queue_ms > 0.0 else SkipReason.DEADLINE)
 

@@ -26,18 +26,22 @@ from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant
 BUCKET_BYTES = (0.0, 1_500.0, 3_000.0, 4_500.0, 6_000.0, 8_000.0, 10_000.0, 12_500.0, 16_000.0, 20_000.0, 32_000.0)
 """Assumed bucket sizes, one filter each."""
 
-WALK_PER_S = 0.12
-"""Variance that the log rate gains per second: measured steps of LTE, WiFi and subway traces have .06 to .2."""
+WALK_PER_S = 0.08
+"""Variance that the log rate gains per second: steps of LTE, WiFi and subway traces have .06 to .2, but few of a second are full steps."""
 STATIONARY_VARIANCE = 0.8
 """What is known of a link that was not heard for long: the spread of the traces about their median."""
-_SHAPE_VARIANCE = 0.004
-"""A transfer never follows the rate exactly (headers, scheduling): 6 %."""
+_SHAPE_VARIANCE = 0.0005
+"""A transfer never follows the rate exactly (headers, scheduling): 2 %."""
 _GATE = 3.0
 _GATE_OPENING = 0.5
 _MIN_TRANSFER_NS = 50_000.0
-_SCORE_MEMORY = 0.98
-_BUCKET_PENALTY = 0.01
-"""Mean squared error by which a bucket must beat none."""
+_SCORE_GAIN = 0.002
+_WORST = 16.0
+"""Surprise (in squared standard deviations) beyond which a frame is just an outlier."""
+_BUCKET_PENALTY = 0.0003
+"""Nats per frame by which a bucket must beat none."""
+_CREEP = 0.05
+_LOG_FASTEST = math.log(1e9)
 _DEMAND_WINDOW_NS = 1.0 * NS_PER_S
 
 
@@ -49,13 +53,13 @@ class _Filter:
         bucket_bytes: assumed.
         log_rate: natural logarithm of bit/s.
         variance: of ``log_rate`` at the last update.
-        error: exponentially weighted mean squared error of its predictions of the log transfer time.
+        surprisal: smoothed negative log-likelihood of the transfer times under its predictions.
     """
 
     bucket_bytes: float
     log_rate: float
     variance: float
-    error: float = 0.0
+    surprisal: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +80,7 @@ class BandwidthState:
 
     @property
     def _best(self) -> _Filter:
-        return min(self.filters, key=lambda item: item.error + (_BUCKET_PENALTY if item.bucket_bytes else 0.0))
+        return min(self.filters, key=lambda item: item.surprisal + (_BUCKET_PENALTY if item.bucket_bytes else 0.0))
 
     @property
     def bandwidth_bps(self) -> float:
@@ -100,15 +104,17 @@ def observe(state: BandwidthState | None, exchange: Exchange, floor: RoundTripSt
         return state
     if state is None:
         return _first(exchange, floor)
-    start = max(exchange.sent + floor.up_floor_ns, state.last_received)
+    # An unqueued message usually arrives one jitter after the fastest ones.
+    start = max(exchange.sent + floor.up_floor_ns + round(floor.jitter_ns), state.last_received)
     busy_ns = max(_MIN_TRANSFER_NS, float(exchange.received - start))
     idle_ns = start - state.last_received
     elapsed_s = max(0, exchange.returned - state.updated) / NS_PER_S
     demand_bps = _smoothed_demand(state, exchange)
-    noise = (floor.jitter_ns / busy_ns) ** 2 + _SHAPE_VARIANCE
+    jitter_ns = floor.jitter_ns
     return BandwidthState(
         tuple(
-            _step(item, exchange.size_bytes, busy_ns, idle_ns, elapsed_s, noise, demand_bps) for item in state.filters
+            _step(item, exchange.size_bytes, busy_ns, idle_ns, elapsed_s, jitter_ns, demand_bps)
+            for item in state.filters
         ),
         max(state.last_received, exchange.received),
         exchange.returned,
@@ -130,14 +136,15 @@ def _step(
     busy_ns: float,
     idle_ns: float,
     elapsed_s: float,
-    noise: float,
+    jitter_ns: float,
     demand_bps: float,
 ) -> _Filter:
+    noise = (jitter_ns / busy_ns) ** 2 + _SHAPE_VARIANCE
     variance = min(item.variance + WALK_PER_S * elapsed_s, STATIONARY_VARIANCE)
     free_bytes = min(item.bucket_bytes, math.exp(item.log_rate) * idle_ns / NS_PER_S / 8.0)
     charged = size_bytes - free_bytes
     if charged < 0.2 * size_bytes:
-        return _within_bucket(item, size_bytes, busy_ns, variance, noise, demand_bps)
+        return _within_bucket(item, size_bytes, busy_ns, jitter_ns, variance, demand_bps)
     surprise = math.log(charged * 8.0 * NS_PER_S / busy_ns) - item.log_rate
     # Only what is left of the frame after the free bytes is timed, so the bucket's own uncertainty counts more.
     noise = noise + _SHAPE_VARIANCE * (size_bytes / charged - 1.0) ** 2
@@ -145,26 +152,38 @@ def _step(
     limit = _GATE * math.sqrt(total)
     excess = max(0.0, abs(surprise) - limit)
     gain = variance / total
+    # Density of the observed time under this assumption: log-normal about the prediction.
+    unlikely = 0.5 * (min(surprise * surprise / total, _WORST) + math.log(2.0 * math.pi * total)) + math.log(busy_ns)
     return replace(
         item,
         log_rate=item.log_rate + gain * math.copysign(min(abs(surprise), limit), surprise),
         # Beyond the gate: one late frame is noise, two are a new rate. The next one is believed.
         variance=min((1.0 - gain) * variance + _GATE_OPENING * excess * excess, STATIONARY_VARIANCE),
-        error=_scored(item.error, surprise, total),
+        surprisal=_remembered(item.surprisal, unlikely),
     )
 
 
 def _within_bucket(
-    item: _Filter, size_bytes: int, busy_ns: float, variance: float, noise: float, demand_bps: float
+    item: _Filter, size_bytes: int, busy_ns: float, jitter_ns: float, variance: float, demand_bps: float
 ) -> _Filter:
-    """Under this assumption (nearly) all of the frame was free: it says only that the link carries the demand."""
-    late = math.log1p(busy_ns * math.exp(item.log_rate) / NS_PER_S / 8.0 / size_bytes)
-    log_rate = max(item.log_rate, math.log(demand_bps)) if demand_bps > 0.0 else item.log_rate
-    return replace(item, log_rate=log_rate, variance=variance, error=_scored(item.error, late, variance + noise))
+    """Under this assumption (nearly) all of the frame was free: it says only that the link carries the demand.
+
+    The rate creeps up, since nothing contradicts it: larger frames will leave the bucket and measure it.
+    """
+    unlikely = min(busy_ns / jitter_ns, _WORST) + math.log(jitter_ns)
+    log_rate = item.log_rate + _CREEP
+    if demand_bps > 0.0:
+        log_rate = max(log_rate, math.log(demand_bps))
+    return replace(
+        item,
+        log_rate=min(log_rate, _LOG_FASTEST),
+        variance=variance,
+        surprisal=_remembered(item.surprisal, unlikely),
+    )
 
 
-def _scored(error: float, surprise: float, total: float) -> float:
-    return _SCORE_MEMORY * error + (1.0 - _SCORE_MEMORY) * min(surprise * surprise, 1.0)
+def _remembered(surprisal: float, unlikely: float) -> float:
+    return surprisal + _SCORE_GAIN * (unlikely - surprisal)
 
 
 def _smoothed_demand(state: BandwidthState, exchange: Exchange) -> float:

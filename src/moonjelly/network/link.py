@@ -39,6 +39,7 @@ class LinkEstimate:
         jitter_ms: typical excess of an unqueued message's delay.
         offset: clock offset; ``None`` before the first answer.
         age_ms: since the last answer of any kind; infinite before the first.
+        measured_age_ms: since the bandwidth was last measured; infinite before the first time.
     """
 
     bandwidth_bps: float = 0.0
@@ -49,6 +50,7 @@ class LinkEstimate:
     jitter_ms: float = 0.0
     offset: ClockOffset | None = None
     age_ms: float = math.inf
+    measured_age_ms: float = math.inf
 
     @property
     def known(self) -> bool:
@@ -95,6 +97,7 @@ def estimate(state: LinkState, now: ClientInstant) -> LinkEstimate:
         jitter_ms=trip.jitter_ns * 1e-6,
         offset=clock_offset.estimate(state.offset, now),
         age_ms=ns_to_ms(max(0, now - state.heard)),
+        measured_age_ms=ns_to_ms(max(0, now - rate.updated)) if rate else math.inf,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moonjelly.network.exchange import Exchange
-from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant, ns_to_ms
+from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant, ServerInstant, ns_to_ms
 
 WINDOW_NS = 10 * NS_PER_S
 """A longer route shows after at most two windows, a shorter one at once."""
 _JITTER_GAIN = 0.1
-_JITTER_FLOOR_NS = 200_000.0
+_JITTER_FLOOR_NS = 100_000.0
 _JITTER_CEILING_NS = 10.0 * NS_PER_MS
 
 
@@ -24,6 +24,7 @@ class RoundTripState:
         down_ns: smallest ``Exchange.down_ns`` of the present window.
         earlier_up_ns: of the window before.
         earlier_down_ns: of the window before.
+        last_received: end of the latest delivery: what was sent before it waited in the queue.
         jitter_ns: smoothed excess of a probe's uplink delay over the floor.
     """
 
@@ -32,6 +33,7 @@ class RoundTripState:
     down_ns: int
     earlier_up_ns: int
     earlier_down_ns: int
+    last_received: ServerInstant
     jitter_ns: float = 1.0 * NS_PER_MS
 
     @property
@@ -46,17 +48,21 @@ class RoundTripState:
 
 
 def observe(state: RoundTripState | None, exchange: Exchange) -> RoundTripState:
-    """Take the floors down with any exchange; only a probe may open a new window and so let them rise.
+    """Take the floors down with any exchange; only a probe that met an idle link may open a new window.
 
-    Frames alone say nothing about a longer route: their delay holds their own transfer.
+    Opening a window lets the floors rise. Frames say nothing about a longer route, since their delay holds their own
+    transfer, and neither do probes that waited behind one.
     """
     up, down = exchange.up_ns, exchange.down_ns
     if state is None:
-        return RoundTripState(exchange.returned, up, down, up, down)
+        return RoundTripState(exchange.returned, up, down, up, down, exchange.received)
+    latest = max(state.last_received, exchange.received)
     jitter = state.jitter_ns
-    if exchange.is_probe:
+    if exchange.is_probe and exchange.sent + state.up_floor_ns >= state.last_received:
         excess = min(max(0, up - state.up_floor_ns), _JITTER_CEILING_NS)
         jitter = max(_JITTER_FLOOR_NS, jitter + _JITTER_GAIN * (excess - jitter))
         if exchange.returned - state.window_start > WINDOW_NS:
-            return RoundTripState(exchange.returned, up, down, state.up_ns, state.down_ns, jitter)
-    return replace(state, up_ns=min(state.up_ns, up), down_ns=min(state.down_ns, down), jitter_ns=jitter)
+            return RoundTripState(exchange.returned, up, down, state.up_ns, state.down_ns, latest, jitter)
+    return replace(
+        state, up_ns=min(state.up_ns, up), down_ns=min(state.down_ns, down), last_received=latest, jitter_ns=jitter
+    )
