@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moonjelly.errors import CocoError
 from moonjelly.types import Detections
@@ -47,18 +48,82 @@ class CocoSet:
     detections: Mapping[int, Detections]
 
     @staticmethod
-    def of(
-        classes: Sequence[str], images: Sequence[CocoImage], detections: Mapping[int, Detections]
-    ) -> CocoSet:  # fmt: skip
+    def of(classes: Sequence[str], images: Sequence[CocoImage], detections: Mapping[int, Detections]) -> CocoSet:
         """A set whose category ids count from 1."""
         return CocoSet(tuple(classes), tuple(range(1, len(classes) + 1)), tuple(images), dict(detections))
 
 
+def to_results(image: CocoImage, found: Detections, category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """One picture's part of a COCO results list: boxes in pixels, ``x y width height``.
+
+    Args:
+        image: the picture.
+        found: its boxes, as fractions.
+        category_ids: COCO's id of each class.
+    """
+    pixels = found.boxes.astype(np.float64) * _scale(image)
+    pixels[:, 2:] -= pixels[:, :2]
+    # A ten-thousandth of a pixel is enough for every use and halves the file.
+    return [
+        {
+            "image_id": image.image_id,
+            "category_id": category_ids[int(found.classes[index])],
+            "bbox": [round(value, 4) for value in box],
+            "score": round(float(found.scores[index]), 6),
+        }
+        for index, box in enumerate(pixels.tolist())
+    ]
+
+
+def from_results(
+    results: Iterable[Mapping[str, Any]], images: Iterable[CocoImage], category_ids: Sequence[int]
+) -> dict[int, Detections]:
+    """Inverse of :func:`to_results` over several pictures; a picture without results has no boxes.
+
+    Args:
+        results: of the pictures, in any order; one without a score is certain, as truth is.
+        images: the pictures.
+        category_ids: COCO's id of each class.
+
+    Raises:
+        CocoError: a result lacks a part, or names an unknown picture or category.
+    """
+    by_id = {image.image_id: image for image in images}
+    index_of = {number: index for index, number in enumerate(category_ids)}
+    grouped: dict[int, list[Mapping[str, Any]]] = {number: [] for number in by_id}
+    try:
+        for result in results:
+            grouped[int(result["image_id"])].append(result)
+        return {number: _detections(rows, by_id[number], index_of) for number, rows in grouped.items()}
+    except (KeyError, TypeError, ValueError) as fault:
+        raise CocoError(f"a COCO result has a part that is missing, malformed or unknown: {fault!r}") from fault
+
+
+def _detections(rows: list[Mapping[str, Any]], image: CocoImage, index_of: Mapping[int, int]) -> Detections:
+    if not rows:
+        return Detections.empty()
+    boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes /= _scale(image)
+    scores = np.array([row.get("score", 1.0) for row in rows], np.float32)
+    classes = np.array([index_of[int(row["category_id"])] for row in rows], np.int32)
+    order = np.argsort(-scores, kind="stable")
+    return Detections(boxes[order].astype(np.float32), scores[order], classes[order])
+
+
+def _scale(image: CocoImage) -> NDArray[np.float64]:
+    return np.array([image.width, image.height, image.width, image.height], np.float64)
+
+
 def to_dataset(content: CocoSet) -> dict[str, Any]:
-    """As a COCO dataset; boxes in pixels, ``x y width height``."""
-    annotations: list[dict[str, Any]] = []
-    for image in content.images:
-        annotations.extend(_annotations(content, image, len(annotations) + 1))
+    """As a COCO dataset."""
+    results = [
+        result
+        for image in content.images
+        for result in to_results(
+            image, content.detections.get(image.image_id, Detections.empty()), content.category_ids
+        )
+    ]
     return {
         "info": {"description": "detections by moonjelly"},
         "images": [
@@ -68,68 +133,31 @@ def to_dataset(content: CocoSet) -> dict[str, Any]:
         "categories": [
             {"id": number, "name": name} for number, name in zip(content.category_ids, content.classes, strict=True)
         ],
-        "annotations": annotations,
+        "annotations": [
+            {"id": number, **result, "area": result["bbox"][2] * result["bbox"][3], "iscrowd": 0}
+            for number, result in enumerate(results, start=1)
+        ],
     }
-
-
-def _annotations(content: CocoSet, image: CocoImage, first_id: int) -> list[dict[str, Any]]:
-    found = content.detections.get(image.image_id)
-    if found is None:
-        return []
-    scale = np.array([image.width, image.height, image.width, image.height], np.float64)
-    pixels = found.boxes.astype(np.float64) * scale
-    pixels[:, 2:] -= pixels[:, :2]
-    # A ten-thousandth of a pixel is enough for every use and halves the file.
-    return [
-        {
-            "id": first_id + index,
-            "image_id": image.image_id,
-            "category_id": content.category_ids[int(found.classes[index])],
-            "bbox": [round(value, 4) for value in box],
-            "area": round(box[2] * box[3], 4),
-            "iscrowd": 0,
-            "score": round(float(found.scores[index]), 6),
-        }
-        for index, box in enumerate(pixels.tolist())
-    ]
 
 
 def from_dataset(dataset: Mapping[str, Any]) -> CocoSet:
     """Inverse of :func:`to_dataset`; truth without scores has score 1, and crowds are left out.
 
     Raises:
-        CocoError: a part is missing or names an unknown image or category.
+        CocoError: a part is missing, or names an unknown image or category.
     """
     try:
         categories = sorted(dataset["categories"], key=lambda category: int(category["id"]))
+        names = tuple(str(category["name"]) for category in categories)
+        ids = tuple(int(category["id"]) for category in categories)
         images = tuple(
             CocoImage(int(image["id"]), str(image["file_name"]), int(image["width"]), int(image["height"]))
             for image in dataset["images"]
         )
-        grouped: dict[int, list[Mapping[str, Any]]] = {image.image_id: [] for image in images}
-        for annotation in dataset["annotations"]:
-            if not annotation.get("iscrowd", 0):
-                grouped[int(annotation["image_id"])].append(annotation)
-        ids = tuple(int(category["id"]) for category in categories)
-        index_of = {number: index for index, number in enumerate(ids)}
-        detections = {image.image_id: _detections(grouped[image.image_id], image, index_of) for image in images}
-        return CocoSet(tuple(str(category["name"]) for category in categories), ids, images, detections)
-    except (KeyError, TypeError, ValueError) as fault:
+        objects = [annotation for annotation in dataset["annotations"] if not annotation.get("iscrowd", 0)]
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
         raise CocoError(f"not a COCO dataset with images, categories and annotations: {fault!r}") from fault
-
-
-def _detections(
-    annotations: list[Mapping[str, Any]], image: CocoImage, index_of: Mapping[int, int]
-) -> Detections:  # fmt: skip
-    if not annotations:
-        return Detections.empty()
-    boxes = np.array([annotation["bbox"] for annotation in annotations], np.float64).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    boxes /= np.array([image.width, image.height, image.width, image.height], np.float64)
-    scores = np.array([annotation.get("score", 1.0) for annotation in annotations], np.float32)
-    classes = np.array([index_of[int(annotation["category_id"])] for annotation in annotations], np.int32)
-    order = np.argsort(-scores, kind="stable")
-    return Detections(boxes[order].astype(np.float32), scores[order], classes[order])
+    return CocoSet(names, ids, images, from_results(objects, images, ids))
 
 
 def write_coco(path: Path, content: CocoSet) -> None:
