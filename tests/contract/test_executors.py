@@ -26,9 +26,9 @@ from tests.support.models import noise_frames, tiny_source, tiny_variant, withou
 
 MAX_BATCH = 4
 
-needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device: torch sees none")
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 needs_onnx_cuda = pytest.mark.skipif(
-    CUDA not in onnxruntime.get_available_providers(), reason="needs a CUDA build of onnxruntime and a device"
+    CUDA not in onnxruntime.get_available_providers(), reason="no CUDA device, or onnxruntime is a build without CUDA"
 )
 
 

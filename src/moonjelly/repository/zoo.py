@@ -19,6 +19,12 @@ from moonjelly.repository.sources import check_name, make_source, read_bytes, re
 from moonjelly.repository.store import SERVING, ModelRepository
 from moonjelly.types import DEFAULT_GROUP, Variant
 
+MEASURED = "measured"
+"""Folder in a zoo's directory for profiles made on this machine; they are preferred to the shipped ones."""
+
+PARTIAL_SUFFIX = ".partial"
+"""Ends the name of a profile that is being measured."""
+
 
 class _FilesEntry(config.Options):
     architecture: Literal["darknet", "pth"] = "darknet"
@@ -110,7 +116,23 @@ class Zoo:
 
     def kinds(self) -> tuple[str, ...]:
         """Device kinds that the zoo has profiles of."""
-        return tuple(sorted(file.parent.name for file in self.directory.glob("*/accuracy.txt")))
+        found = {file.parent.name for folder in self._profile_folders() for file in folder.glob("*/accuracy.txt")}
+        return tuple(sorted(name for name in found if not name.endswith(PARTIAL_SUFFIX)))
+
+    def profile_directory(self, kind: str) -> Path:
+        """Where the profile of a device kind lies: one measured on this machine, else the shipped one.
+
+        Raises:
+            ProfileError: the zoo has none.
+        """
+        for folder in self._profile_folders():
+            if (folder / kind / "accuracy.txt").is_file():
+                return folder / kind
+        known = ", ".join(self.kinds()) or "none"
+        raise ProfileError(
+            f"zoo '{self.name}' has no profile for device kind '{kind}' (it has {known}); "
+            f"make one with 'moonjelly profile --zoo {self.name}'"
+        )
 
     def profile(self, kind: str, options: ProfileOptions = profiles.DEFAULT_OPTIONS) -> Profile:
         """The profile of a device kind.
@@ -118,13 +140,7 @@ class Zoo:
         Raises:
             ProfileError: the zoo has none, it has holes, or its accuracies contradict the order of the variants.
         """
-        if kind not in self.kinds():
-            known = ", ".join(self.kinds()) or "none"
-            raise ProfileError(
-                f"zoo '{self.name}' has no profile for device kind '{kind}' (it has {known}); "
-                f"make one with 'moonjelly profile --zoo {self.name}'"
-            )
-        profile = profiles.read_profile(self.directory / kind, self.variants, self.profile_key, options)
+        profile = profiles.read_profile(self.profile_directory(kind), self.variants, self.profile_key, options)
         pairs = zip(self.variants, self.variants[1:], profile.accuracy, profile.accuracy[1:], strict=False)
         for before, after, low, high in pairs:
             if high < low:
@@ -133,6 +149,9 @@ class Zoo:
                     f"'{before.name}' ({low:g}) before it; order the variants by accuracy or leave one out"
                 )
         return profile
+
+    def _profile_folders(self) -> tuple[Path, Path]:
+        return self.directory / MEASURED, self.directory
 
     def verify(self) -> None:
         """Read every model and every profile.
