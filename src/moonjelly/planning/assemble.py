@@ -1,7 +1,7 @@
 """From lanes and fillings back to a plan for devices and clients that have names.
 
-Equal lanes go to the devices that already hold them; a device without a lane keeps what it has; clients that the integer grid
-left over get a last chance on the true values; whoever is rejected is told why.
+Equal lanes go to the devices that already hold them; a device without a lane keeps what it has; clients that the
+integer grid left over get a last chance on the true values; whoever is rejected is told why.
 """
 
 from __future__ import annotations
@@ -37,13 +37,22 @@ def assemble(packer: Packer, lanes: Sequence[int], wanted: bytes | None = None) 
         wanted: clients of each type that are admitted; all by default. Others only get what is left over.
     """
     tables = packer.tables
-    members = [list(reversed(one)) for one in tables.members]
     remaining = tables.full if wanted is None else wanted
-    taken: list[tuple[int, list[Client]]] = []
+    placed = []
     for lane in lanes:
         _, after = packer.step(lane, remaining)
-        taken.append((lane, _draw(tables, members, remaining, after)))
+        placed.append([before - left for before, left in zip(remaining, after, strict=True)])
         remaining = after
+    return assemble_filled(tables, lanes, placed)
+
+
+def assemble_filled(tables: Tables, lanes: Sequence[int], placed: Sequence[Sequence[int]]) -> Plan:
+    """The plan that gives the ``k``-th device ``placed[k][t]`` clients of type ``t``; see :func:`assemble`."""
+    members = [list(reversed(one)) for one in tables.members]
+    taken = [
+        (lane, [tables.problem.clients[members[one].pop()] for one, count in enumerate(row) for _ in range(count)])
+        for lane, row in zip(lanes, placed, strict=True)
+    ]
     return finish(tables.problem, _match(tables, taken))
 
 
@@ -179,14 +188,6 @@ def grow_batches(problem: Problem, plan: Plan) -> Plan:
             batch += 1
         grown.append(replace(one, batch=batch))
     return replace(plan, assignments=tuple(grown))
-
-
-def _draw(tables: Tables, members: list[list[int]], before: bytes, after: bytes) -> list[Client]:
-    return [
-        tables.problem.clients[members[type_index].pop()]
-        for type_index in range(len(members))
-        for _ in range(before[type_index] - after[type_index])
-    ]
 
 
 def _match(tables: Tables, taken: Sequence[tuple[int, list[Client]]]) -> list[Draft]:

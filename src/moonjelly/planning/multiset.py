@@ -18,13 +18,14 @@ import numpy as np
 
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError
-from moonjelly.planning import aggregated, highs
+from moonjelly.planning import aggregated
 from moonjelly.planning.annealing import Annealer, Schedule, Solution
 from moonjelly.planning.assemble import assemble, previous_lanes
 from moonjelly.planning.deadline import deadline
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.planning.sharing import apportion
+from moonjelly.planning.solvers import highs
 from moonjelly.planning.tables import Tables, compile_tables
 from moonjelly.planning.uniform import best_uniform_lanes
 
@@ -129,7 +130,7 @@ class _Search:
             return None
         tables = self._tables
         model = aggregated.build(tables, place_all=False, bonus=float(max(tables.rate)))
-        solution = highs.solve(model, integer=False).solution
+        solution = highs.solve(model.program, integer=False).solution
         if solution is None:
             return None
         shares = model.devices_per_lane(solution, len(tables.lanes))

@@ -110,6 +110,17 @@ class Packer:
         return result
 
 
+def highest_load(tables: Tables, lane: Lane, batch: int) -> int:
+    """The largest load within the capacity of ``batch`` that all clients who allow it can add up to."""
+    capacity = lane.capacity[batch]
+    rows = [
+        Row(one, tables.rate[one], capacity, (2 << capacity) - 1, 1 << capacity)
+        for one, patience in enumerate(lane.max_batch)
+        if patience >= batch
+    ]
+    return _reach(rows, tables.full)[0].bit_length() - 1
+
+
 def _reach(rows: Sequence[Row], remaining: bytes) -> tuple[int, list[_Entry]]:
     """Bits of the reachable loads, and who entered on the way."""
     reachable = 1

@@ -51,7 +51,7 @@ class Lane:
         accuracy: of the variant.
         max_batch: per type, the largest batch that its budget allows here; 0 when none.
         capacity: ``(B + 1,)``; load in units that batches up to ``b`` can carry, non-decreasing; ``capacity[0] == 0``.
-        capacity_at: ``(B + 1,)``; load in units that batch ``b`` itself can carry.
+        limit: ``(B + 1,)``; the same as a real number, not rounded down.
     """
 
     device_class: int
@@ -60,7 +60,7 @@ class Lane:
     accuracy: float
     max_batch: tuple[int, ...]
     capacity: tuple[int, ...]
-    capacity_at: tuple[int, ...]
+    limit: tuple[float, ...]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -73,7 +73,8 @@ class Tables:
         classes: device classes.
         lanes: by decreasing accuracy.
         lanes_of: per class, its lanes in increasing index.
-        rate: per type, load in units.
+        rate: per type, load in units, rounded up.
+        true_rate: per type, the same as a real number.
         members: per type, indices into ``problem.clients``.
         type_group: per type, the model group.
     """
@@ -84,6 +85,7 @@ class Tables:
     lanes: tuple[Lane, ...]
     lanes_of: tuple[tuple[int, ...], ...]
     rate: tuple[int, ...]
+    true_rate: tuple[float, ...]
     members: tuple[tuple[int, ...], ...]
     type_group: tuple[str, ...]
 
@@ -91,6 +93,11 @@ class Tables:
     def full(self) -> bytes:
         """The state in which no client is placed yet: how many of each type remain."""
         return bytes(len(members) for members in self.members)
+
+    @property
+    def on_grid(self) -> bool:
+        """All rates are multiples of the unit."""
+        return all(abs(rate - true) <= _RATE_SLACK for rate, true in zip(self.rate, self.true_rate, strict=True))
 
     def load(self, remaining: bytes) -> int:
         """Units of load that the clients of a state offer."""
@@ -113,7 +120,15 @@ def compile_tables(problem: Problem, *, merge: bool = True) -> Tables:
     types = _types(problem, kept, drafts, unit, merge)
     columns = np.array([row for _, row, _ in types], np.int64).reshape(len(types), len(drafts)).T
     lanes = tuple(
-        Lane(draft.device_class, draft.group, draft.variant, draft.accuracy, tuple(column.tolist()), *draft.capacities)
+        Lane(
+            draft.device_class,
+            draft.group,
+            draft.variant,
+            draft.accuracy,
+            tuple(column.tolist()),
+            draft.capacity,
+            draft.limit,
+        )
         for draft, column in zip(drafts, columns, strict=True)
     )
     return Tables(
@@ -125,6 +140,7 @@ def compile_tables(problem: Problem, *, merge: bool = True) -> Tables:
             tuple(index for index, lane in enumerate(lanes) if lane.device_class == one) for one in range(len(classes))
         ),
         rate=tuple(rate for rate, _, _ in types),
+        true_rate=tuple(problem.clients[members[0]].fps / unit for _, _, members in types),
         members=tuple(members for _, _, members in types),
         type_group=tuple(problem.clients[members[0]].group for _, _, members in types),
     )
@@ -179,7 +195,8 @@ class _LaneDraft:
     variant: int
     accuracy: float
     needed_ms: NDArray[np.float64]
-    capacities: tuple[tuple[int, ...], tuple[int, ...]]
+    capacity: tuple[int, ...]
+    limit: tuple[float, ...]
 
 
 def _draft_lanes(problem: Problem, classes: tuple[DeviceClass, ...], limits: _Limits, unit: float) -> list[_LaneDraft]:
@@ -192,16 +209,21 @@ def _draft_lanes(problem: Problem, classes: tuple[DeviceClass, ...], limits: _Li
     for (index, group), limit in limits.of.items():
         profile = problem.profiles[classes[index].kind, group]
         needed = problem.latency_factor * _latencies(profile, classes[index].speed)
-        units = np.ceil(np.minimum(limit / unit, offered[group]) - _CAPACITY_SLACK).astype(np.int64) - 1
-        at = np.pad(np.maximum(units, 0), ((0, 0), (1, 0)))
-        upto = np.maximum.accumulate(at, axis=1)
+        carried = np.maximum.accumulate(np.minimum(limit / unit, offered[group]), axis=1)
+        carried = np.pad(carried, ((0, 0), (1, 0)))
+        whole = np.maximum(np.ceil(carried - _CAPACITY_SLACK).astype(np.int64) - 1, 0)
         drafts += [
             _LaneDraft(
-                index, group, variant, profile.accuracy[variant], needed[variant],
-                (tuple(upto[variant].tolist()), tuple(at[variant].tolist())),
+                device_class=index,
+                group=group,
+                variant=variant,
+                accuracy=profile.accuracy[variant],
+                needed_ms=needed[variant],
+                capacity=tuple(whole[variant].tolist()),
+                limit=tuple(carried[variant].tolist()),
             )
             for variant in range(len(profile.variants))
-        ]  # fmt: skip
+        ]
     drafts.sort(key=lambda draft: (-draft.accuracy, draft.device_class, draft.group, -draft.variant))
     return drafts
 
@@ -244,5 +266,5 @@ def _alone_capacity(rows: NDArray[np.uint16], drafts: list[_LaneDraft]) -> NDArr
     """``(clients,)``: the largest load in units that any lane could carry within each client's budget."""
     best = np.zeros(len(rows), np.int64)
     for column, draft in enumerate(drafts):
-        best = np.maximum(best, np.array(draft.capacities[0], np.int64)[rows[:, column]])
+        best = np.maximum(best, np.array(draft.capacity, np.int64)[rows[:, column]])
     return best

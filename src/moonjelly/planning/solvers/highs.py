@@ -1,34 +1,15 @@
-"""HiGHS on the aggregated model. ``highspy`` is imported when it is first needed."""
+"""HiGHS. ``highspy`` is imported when it is first needed."""
 
 from __future__ import annotations
 
 import importlib.util
 import math
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from moonjelly.errors import SolverError
-from moonjelly.planning.aggregated import AggregatedModel
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Outcome:
-    """What a solver found.
-
-    Attributes:
-        status: ``optimal``, ``limit`` (time ran out) or ``infeasible``.
-        solution: ``(C,)``, or ``None`` when it has none.
-        objective: of the solution; ``-inf`` without one.
-        bound: proven upper bound of the objective.
-    """
-
-    status: str
-    solution: NDArray[np.float64] | None
-    objective: float
-    bound: float
+from moonjelly.planning.program import Outcome, Program
 
 
 def available() -> bool:
@@ -36,11 +17,11 @@ def available() -> bool:
     return importlib.util.find_spec("highspy") is not None
 
 
-def solve(model: AggregatedModel, *, integer: bool, time_limit_s: float = math.inf) -> Outcome:
+def solve(program: Program, *, integer: bool, time_limit_s: float = math.inf) -> Outcome:
     """Maximise with one thread.
 
     Args:
-        model: what to solve.
+        program: what to solve.
         integer: keep the variables whole; otherwise solve the linear relaxation.
         time_limit_s: of HiGHS's own clock.
 
@@ -56,24 +37,24 @@ def solve(model: AggregatedModel, *, integer: bool, time_limit_s: float = math.i
         solver.setOptionValue(name, value)
     if math.isfinite(time_limit_s):
         solver.setOptionValue("time_limit", float(time_limit_s))
-    solver.passModel(_lp(highspy, model, integer))
+    solver.passModel(_lp(highspy, program, integer))
     solver.run()
     return _outcome(highspy, solver, integer)
 
 
-def _lp(highspy: Any, model: AggregatedModel, integer: bool) -> Any:
-    columns, rows = model.shape
+def _lp(highspy: Any, program: Program, integer: bool) -> Any:
+    columns, rows = program.shape
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = columns, rows
     lp.sense_ = highspy.ObjSense.kMaximize
-    lp.col_cost_ = model.objective
+    lp.col_cost_ = program.objective
     lp.col_lower_ = np.zeros(columns)
-    lp.col_upper_ = model.upper
-    lp.row_lower_, lp.row_upper_ = model.row_lower, model.row_upper
+    lp.col_upper_ = program.upper
+    lp.row_lower_, lp.row_upper_ = program.row_lower, program.row_upper
     lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_ = model.starts
-    lp.a_matrix_.index_ = model.columns
-    lp.a_matrix_.value_ = model.values
+    lp.a_matrix_.start_ = program.starts
+    lp.a_matrix_.index_ = program.columns
+    lp.a_matrix_.value_ = program.values
     if integer:
         lp.integrality_ = [highspy.HighsVarType.kInteger] * columns
     return lp
