@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -26,6 +26,7 @@ class DevicePlan:
         latency_ns: ``(M, B)``; profiled latency of every variant at every batch size on this device.
         accuracy: ``(M,)``.
         useful_batch: smallest batch with nearly the best throughput, at least ``batch``.
+        fallbacks: variants that are loaded too and faster than the planned one, the most accurate first.
     """
 
     variant: int
@@ -33,10 +34,20 @@ class DevicePlan:
     latency_ns: tuple[tuple[int, ...], ...]
     accuracy: tuple[float, ...]
     useful_batch: int
+    fallbacks: tuple[int, ...] = ()
 
     @staticmethod
-    def of(profile: Profile, variant: int, batch: int, speed: float = 1.0) -> DevicePlan:
+    def of(
+        profile: Profile, variant: int, batch: int, speed: float = 1.0, resident: Collection[int] = ()
+    ) -> DevicePlan:
         """The plan's choice on a device of ``speed`` with ``profile``.
+
+        Args:
+            profile: of the device's kind.
+            variant: planned.
+            batch: planned.
+            speed: of the device.
+            resident: variants that are loaded and may run at once; the planned one always is.
 
         Raises:
             ProfileError: the profile has no such variant or batch size.
@@ -50,12 +61,19 @@ class DevicePlan:
         rates = [size / latency for size, latency in enumerate(latency_ns[variant], start=1)]
         enough = WORTHWHILE_GAIN * max(rates)
         useful = next(size for size, rate in enumerate(rates, start=1) if rate >= enough)
-        return DevicePlan(variant, batch, latency_ns, profile.accuracy, max(batch, useful))
+        faster = [other for other in resident if latency_ns[other][0] < latency_ns[variant][0]]
+        fallbacks = tuple(sorted(faster, key=lambda other: (-profile.accuracy[other], latency_ns[other][0])))
+        return DevicePlan(variant, batch, latency_ns, profile.accuracy, max(batch, useful), fallbacks)
 
     @property
     def active_ns(self) -> tuple[int, ...]:
         """Latency of the planned variant by batch size."""
         return self.latency_ns[self.variant]
+
+    @property
+    def alone_ns(self) -> int:
+        """The soonest that any loaded variant answers a single frame."""
+        return min(self.latency_ns[variant][0] for variant in (self.variant, *self.fallbacks))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,178 @@
+"""How a client estimates its link and decides what to send: moonjelly's way, and Jellyfish's to compare with."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Protocol
+
+from moonjelly import adaptation, network
+from moonjelly.adaptation import LinkHealth, PlanView, Send, Skip, SkipReason, Stream, Unacknowledged
+from moonjelly.network import ClockOffset, ErrorBasedFilter, Exchange, FrameSizes, LinkState
+from moonjelly.units import ClientInstant
+
+MAX_OUTSTANDING = 32
+"""Frames that a Jellyfish client keeps in flight at most."""
+ASSUMED_BPS = 10e6
+"""Uplink that a Jellyfish client reports before its first measurement."""
+
+
+class Adapter(Protocol):
+    """The deciding part of one client."""
+
+    recovers: bool
+    """Whether it opens a new channel after an outage."""
+
+    def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
+        """What to do with a frame."""
+        ...
+
+    def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
+        """A frame has been handed to the stream; frames are acknowledged in this order."""
+        ...
+
+    def acknowledged(self, exchange: Exchange) -> None:
+        """The oldest unacknowledged frame has been acknowledged."""
+        ...
+
+    def ponged(self, exchange: Exchange) -> None:
+        """A ping has been answered."""
+        ...
+
+    def answered(self, next_variant: int) -> None:
+        """An answer says what to size frames for."""
+        ...
+
+    def planned(self, view: PlanView) -> None:
+        """The server tells the client's place in the plan."""
+        ...
+
+    def health(self, now: ClientInstant) -> LinkHealth:
+        """How the link does."""
+        ...
+
+    def reset(self) -> None:
+        """The channel is gone, and all that was unacknowledged."""
+        ...
+
+    def report(self, now: ClientInstant) -> tuple[float, float, ClockOffset | None]:
+        """Bandwidth (bit/s), round trip (ms) and clock offset, as a frame carries them."""
+        ...
+
+
+class AdaptiveClient:
+    """:mod:`moonjelly.network` and :mod:`moonjelly.adaptation`, wired as the SDK wires them."""
+
+    recovers = True
+
+    def __init__(self, stream: Stream, view: PlanView) -> None:
+        self._stream = stream
+        self._view = view
+        self._link = LinkState()
+        self._sizes = FrameSizes()
+        self._in_flight: deque[Unacknowledged] = deque()
+
+    def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
+        """See :class:`Adapter`."""
+        link = network.estimate(self._link, now)
+        return adaptation.decide(self._stream, self._view, link, self._in_flight, self._sizes, captured, now, encode_ms)
+
+    def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
+        """See :class:`Adapter`."""
+        self._sizes = network.observe_size(self._sizes, input_size, quality, size_bytes)
+        self._in_flight.append(Unacknowledged(size_bytes, now))
+
+    def acknowledged(self, exchange: Exchange) -> None:
+        """See :class:`Adapter`."""
+        self._in_flight.popleft()
+        self._link = network.observe(self._link, exchange)
+
+    def ponged(self, exchange: Exchange) -> None:
+        """See :class:`Adapter`."""
+        self._link = network.observe(self._link, exchange)
+
+    def answered(self, next_variant: int) -> None:
+        """See :class:`Adapter`."""
+        view = self._view
+        self._view = PlanView(view.placed, next_variant, view.infer_ms, view.overhead_ms)
+
+    def planned(self, view: PlanView) -> None:
+        """See :class:`Adapter`."""
+        self._view = view
+
+    def health(self, now: ClientInstant) -> LinkHealth:
+        """See :class:`Adapter`."""
+        return adaptation.health(network.estimate(self._link, now), self._in_flight, now)
+
+    def reset(self) -> None:
+        """See :class:`Adapter`."""
+        self._in_flight.clear()
+
+    def report(self, now: ClientInstant) -> tuple[float, float, ClockOffset | None]:
+        """See :class:`Adapter`."""
+        link = network.estimate(self._link, now)
+        return (link.cautious_bps() if link.known else 0.0), link.rtt_ms, link.offset
+
+
+class JellyfishClient:
+    """Jellyfish's client: error-based filter, a fixed table of frame sizes, the largest size that the rate carries.
+
+    It sends every frame, whatever waits in its uplink, up to 32 unacknowledged ones. Its clock is taken as right: the
+    published code compares the clocks of two machines, which a simulation would only punish.
+    """
+
+    recovers = False
+
+    def __init__(self, stream: Stream, view: PlanView, rtt_ms: float, offset: ClockOffset) -> None:
+        self._stream = stream
+        self._view = view
+        self._rtt_ms = rtt_ms
+        self._offset = offset
+        self._filter = ErrorBasedFilter()
+        self._in_flight: deque[int] = deque()
+
+    def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
+        """See :class:`Adapter`."""
+        if not self._view.placed:
+            return Skip(SkipReason.REJECTED)
+        if len(self._in_flight) >= MAX_OUTSTANDING:
+            return Skip(SkipReason.QUEUE)
+        rate_bps = self._filter.bandwidth_bps or ASSUMED_BPS
+        variant = self._view.variant
+        while variant > 0 and self._bytes(variant) * 8.0 * self._stream.fps >= rate_bps:
+            variant -= 1
+        return Send(variant, network.DEFAULT_QUALITY, self._bytes(variant), 0.0)
+
+    def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
+        """See :class:`Adapter`."""
+        self._in_flight.append(input_size)
+
+    def acknowledged(self, exchange: Exchange) -> None:
+        """See :class:`Adapter`."""
+        self._filter = self._filter.step(exchange, self._in_flight.popleft())
+
+    def ponged(self, exchange: Exchange) -> None:
+        """Jellyfish does not ping."""
+
+    def answered(self, next_variant: int) -> None:
+        """See :class:`Adapter`."""
+        view = self._view
+        self._view = PlanView(view.placed, next_variant, view.infer_ms, view.overhead_ms)
+
+    def planned(self, view: PlanView) -> None:
+        """See :class:`Adapter`."""
+        self._view = view
+
+    def health(self, now: ClientInstant) -> LinkHealth:
+        """Jellyfish does not look."""
+        return LinkHealth.UP
+
+    def reset(self) -> None:
+        """See :class:`Adapter`."""
+        self._in_flight.clear()
+
+    def report(self, now: ClientInstant) -> tuple[float, float, ClockOffset | None]:
+        """See :class:`Adapter`."""
+        return self._filter.bandwidth_bps or ASSUMED_BPS, self._rtt_ms, self._offset
+
+    def _bytes(self, variant: int) -> float:
+        return network.prior_bytes(self._stream.input_sizes[variant])

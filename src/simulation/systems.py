@@ -1,0 +1,65 @@
+"""What is compared: a planning policy, a dispatcher and a network side, in every combination."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from moonjelly import dispatching, planning
+from moonjelly.errors import ConfigError
+
+NETWORKS = ("moonjelly", "jellyfish")
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """One way to serve.
+
+    Attributes:
+        policy: of :func:`moonjelly.planning.policy_names`.
+        dispatcher: of :func:`moonjelly.dispatching.names`.
+        network: ``moonjelly``: estimation, learnt frame sizes and adaptation of this library. ``jellyfish``:
+            error-based filter and harmonic mean, a fixed table of frame sizes, no skipping, no new channel.
+        rho: share of a device that may be planned.
+    """
+
+    policy: str = planning.DEFAULT_POLICY
+    dispatcher: str = dispatching.DEFAULT
+    network: str = "moonjelly"
+    rho: float = 0.9
+
+    def __post_init__(self) -> None:
+        known = (
+            ("policy", self.policy, planning.policy_names()),
+            ("dispatcher", self.dispatcher, dispatching.names()),
+            ("network", self.network, NETWORKS),
+        )
+        for noun, value, names in known:
+            if value not in names:
+                raise ConfigError(f"unknown {noun} '{value}'; known: {', '.join(names)}")
+        if not 0 < self.rho <= 1:
+            raise ConfigError(f"'rho' = {self.rho}; it must be in (0, 1]")
+
+    @property
+    def name(self) -> str:
+        """``policy+dispatcher+network``, as :func:`parse` reads it."""
+        return f"{self.policy}+{self.dispatcher}+{self.network}"
+
+    @property
+    def plans_on_bandwidth(self) -> bool:
+        """Whether a link that breaks the plan triggers planning; Jellyfish waits for its period."""
+        return self.network == "moonjelly"
+
+
+def parse(text: str) -> System:
+    """A system from ``policy[+dispatcher[+network]]``; the rest is moonjelly's.
+
+    ``sa-dp`` plans all of a device, as the paper does.
+
+    Raises:
+        ConfigError: more than three parts, or an unknown name.
+    """
+    parts = text.split("+")
+    if len(parts) > 3:
+        raise ConfigError(f"'{text}' has {len(parts)} parts; a system is policy[+dispatcher[+network]]")
+    names = dict(zip(("policy", "dispatcher", "network"), parts, strict=False))
+    return System(**names, rho=1.0 if parts[0] == "sa-dp" else 0.9)
