@@ -206,6 +206,29 @@ def test_a_checkpoint_maps_by_order_and_shape(network: DarknetNetwork, wrap: str
     assert not loaded.training
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("named_as_torch_does", [True, False])
+def test_names_settle_the_order_within_a_batch_normalisation(
+    network: DarknetNetwork, named_as_torch_does: bool
+) -> None:
+    state: dict[str, Tensor] = {}
+    for number, block in enumerate(network.blocks()):
+        arrays = block.named_arrays()
+        if block.norm is None:
+            order = {"weight": "w", "bias": "b"}
+        elif named_as_torch_does:
+            order = {"weight": "weight", "mean": "running_mean", "variance": "running_var"}
+            order |= {"scale": "weight", "bias": "bias"}
+        else:
+            order = {"weight": "w", "scale": "p", "bias": "q", "mean": "r", "variance": "s"}
+        for ours, theirs in order.items():
+            state[f"down{number}.{0 if ours == 'weight' else 9}.{theirs}"] = arrays[ours]
+        state[f"down{number}.9.num_batches_tracked"] = torch.tensor(7)
+    file = io.BytesIO()
+    torch.save(state, file)
+    assert save_weights(load_checkpoint(network.config, file.getvalue())) == save_weights(network)
+
+
 def test_a_checkpoint_that_does_not_fit_is_refused(network: DarknetNetwork) -> None:
     more_classes = parse_cfg(EVERYTHING.replace("filters=14", "filters=16").replace("classes=2", "classes=3"))
     with pytest.raises(

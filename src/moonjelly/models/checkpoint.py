@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from moonjelly.errors import ModelError
 from moonjelly.models.darknet import DarknetNetwork
 from moonjelly.models.definition import TORCH_EPSILON, NetworkConfig
+from moonjelly.models.weights import parameter_shapes
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model")
 _TORCH_NAMES = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "variance"}
@@ -37,26 +38,33 @@ def load_checkpoint(config: NetworkConfig, data: bytes) -> DarknetNetwork:
     Raises:
         ModelError: the file is no such checkpoint, or a tensor does not fit the section at its place.
     """
-    tensors = iter(_tensors(data))
+    arrays = _by_section(config, iter(_tensors(data)))
     network = DarknetNetwork(config, TORCH_EPSILON)
-    with torch.no_grad():
-        for block in network.blocks():
-            place = f"section {block.section.number} [convolutional]"
-            wanted = block.named_arrays()
-            _copy(place, "weight", wanted.pop("weight"), next(tensors, None))
-            found = [next(tensors, None) for _ in wanted]
-            for name, pair in zip(_names(found), found, strict=True):
-                _copy(place, name, wanted[name], pair)
+    network.assign(arrays)
+    return network.eval()
+
+
+def _by_section(config: NetworkConfig, tensors: Iterator[tuple[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The tensors of every convolution, in order and of the right shapes."""
+    arrays: list[dict[str, Tensor]] = []
+    for section in config.convolutions:
+        place = f"section {section.number} [convolutional]"
+        wanted = parameter_shapes(section)
+        found = [next(tensors, None) for _ in wanted]
+        names = ("weight", *_vector_names(found[1:]))
+        arrays.append(
+            {name: _checked(place, name, wanted[name], pair) for name, pair in zip(names, found, strict=True)}
+        )
     left_over = [name for name, _ in tensors]
     if left_over:
         raise ModelError(
             f"the checkpoint has {len(left_over)} tensors more than the network's convolutions, beginning with "
             f"'{left_over[0]}'; use the definition that it was trained with"
         )
-    return network.eval()
+    return arrays
 
 
-def _tensors(data: bytes) -> Iterator[tuple[str, Tensor]]:
+def _tensors(data: bytes) -> Iterable[tuple[str, Tensor]]:
     try:
         content: Any = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as fault:
@@ -76,22 +84,23 @@ def _tensors(data: bytes) -> Iterator[tuple[str, Tensor]]:
     )
 
 
-def _names(found: list[tuple[str, Tensor] | None]) -> tuple[str, ...]:
+def _vector_names(found: list[tuple[str, Tensor] | None]) -> tuple[str, ...]:
+    """What the vectors after a kernel are: a bias, or four of a batch normalisation."""
     if len(found) == 1:
         return ("bias",)
     names = [_TORCH_NAMES.get(pair[0].rpartition(".")[2], "") if pair else "" for pair in found]
     return tuple(names) if sorted(names) == sorted(_TORCH_ORDER) else _TORCH_ORDER
 
 
-def _copy(place: str, name: str, target: Tensor, pair: tuple[str, Tensor] | None) -> None:
+def _checked(place: str, name: str, shape: tuple[int, ...], pair: tuple[str, Tensor] | None) -> Tensor:
     if pair is None:
         raise ModelError(f"{place}: the checkpoint ends before '{name}'; use the definition that it was trained with")
-    if pair[1].shape != target.shape:
+    found, tensor = pair
+    if tuple(tensor.shape) != shape:
         raise ModelError(
-            f"{place}: '{name}' must be {tuple(target.shape)} but the checkpoint's next tensor '{pair[0]}' is "
-            f"{tuple(pair[1].shape)}; tensors are mapped by order and shape, so use the definition that it was trained "
-            "with (classes included)"
+            f"{place}: '{name}' must be {shape} but the checkpoint's next tensor '{found}' is {tuple(tensor.shape)}; "
+            "tensors are mapped by order and shape, so use the definition that it was trained with (classes included)"
         )
-    if not torch.isfinite(pair[1]).all():
-        raise ModelError(f"{place}: '{name}' ('{pair[0]}' in the checkpoint) has values that are not finite")
-    target.copy_(pair[1])
+    if not torch.isfinite(tensor).all():
+        raise ModelError(f"{place}: '{name}' ('{found}' in the checkpoint) has values that are not finite")
+    return tensor

@@ -6,7 +6,7 @@ and can be captured in a CUDA graph.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -126,6 +126,22 @@ class DarknetNetwork(nn.Module):
             block.fuse()
         return self
 
+    def assign(self, arrays: Sequence[Mapping[str, Tensor]]) -> None:
+        """Replace all weights.
+
+        Args:
+            arrays: per ``config.convolutions`` the tensors of
+                :func:`~moonjelly.models.weights.parameter_shapes`, by name.
+
+        Raises:
+            ModelError: the network is fused.
+        """
+        _require_unfused(self)
+        with torch.no_grad():
+            for block, named in zip(self.blocks(), arrays, strict=True):
+                for name, tensor in block.named_arrays().items():
+                    tensor.copy_(named[name])
+
     @property
     def fused(self) -> bool:
         """Whether :meth:`fuse` was called."""
@@ -153,7 +169,7 @@ def load_network(config: NetworkConfig, data: bytes) -> DarknetNetwork:
     """
     _, arrays = decode_weights(config, data)
     network = DarknetNetwork(config)
-    _assign(network, arrays)
+    network.assign(_tensors(arrays))
     return network.eval()
 
 
@@ -164,7 +180,7 @@ def load_weights(network: DarknetNetwork, data: bytes) -> Header:
         ModelError: the weights do not belong to the network, which is left as it was.
     """
     header, arrays = decode_weights(network.config, data)
-    _assign(network, arrays)
+    network.assign(_tensors(arrays))
     return header
 
 
@@ -224,12 +240,9 @@ def strongest(predictions: Tensor, count: int) -> Tensor:
     return predictions.gather(1, chosen[..., None].expand(-1, -1, predictions.shape[2]))
 
 
-def _assign(network: DarknetNetwork, arrays: Sequence[ConvolutionArrays]) -> None:
-    _require_unfused(network)
-    with torch.no_grad():
-        for block, named in zip(network.blocks(), arrays, strict=True):
-            for name, tensor in block.named_arrays().items():
-                tensor.copy_(torch.tensor(named[name]))
+def _tensors(arrays: Sequence[ConvolutionArrays]) -> list[dict[str, Tensor]]:
+    # Copied, because torch wants memory that it may write to.
+    return [{name: torch.tensor(array) for name, array in named.items()} for named in arrays]
 
 
 def _require_unfused(network: DarknetNetwork) -> None:
