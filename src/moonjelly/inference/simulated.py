@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moonjelly.errors import ExecutorError, ModelError
 from moonjelly.inference.protocol import DeviceInfo, FrameInput, ModelSource
@@ -42,14 +44,37 @@ class SyntheticAnswers:
 
     def detections(self, variant: str, stream: str, frame_id: int) -> Detections:
         """Boxes of a frame; they do not depend on ``variant``."""
-        draw = np.random.default_rng([self.seed, *stream.encode()])
-        count = int(draw.integers(1, 9))
-        size = draw.uniform(0.04, 0.2, (count, 2))
-        travel = (draw.uniform(0.0, 1.0, (count, 2)) + frame_id * draw.uniform(-0.01, 0.01, (count, 2))) % 1.0
-        corner = travel * (1.0 - size)
-        boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
-        scores = np.sort(draw.uniform(0.3, 1.0, count))[::-1].astype(np.float32)
-        return Detections(boxes, scores, draw.integers(0, self.class_count, count).astype(np.int32))
+        drawn = _draw(self.seed, self.class_count, stream)
+        corner = (drawn.start + frame_id * drawn.velocity) % 1.0 * drawn.room
+        boxes = np.concatenate([corner, corner + drawn.size], axis=1, dtype=np.float32)
+        return Detections(boxes, drawn.scores, drawn.classes)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Drawn:
+    """What the boxes of one stream have in common over its frames."""
+
+    size: NDArray[np.float32]
+    room: NDArray[np.float32]
+    start: NDArray[np.float32]
+    velocity: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int32]
+
+
+@lru_cache(maxsize=4096)
+def _draw(seed: int, class_count: int, stream: str) -> _Drawn:
+    draw = np.random.default_rng([seed, *stream.encode()])
+    count = int(draw.integers(1, 9))
+    size = draw.uniform(0.04, 0.2, (count, 2)).astype(np.float32)
+    return _Drawn(
+        size=size,
+        room=1.0 - size,
+        start=draw.uniform(0.0, 1.0, (count, 2)).astype(np.float32),
+        velocity=draw.uniform(-0.01, 0.01, (count, 2)).astype(np.float32),
+        scores=np.sort(draw.uniform(0.3, 1.0, count))[::-1].astype(np.float32),
+        classes=draw.integers(0, class_count, count).astype(np.int32),
+    )
 
 
 @dataclass(frozen=True, slots=True)
