@@ -56,6 +56,8 @@ class FrameRow:
     """ms between reception and answer at the server."""
     accuracy: float
     """Profiled accuracy of the variant used; 0 for a miss."""
+    source_frame: int | None = None
+    """Number of the frame in its source, from 0; the same again when the source is shown again."""
 
     @property
     def dropped_frame(self) -> bool:

@@ -324,6 +324,7 @@ class Session:
     def _answer(self, result: wire.Result, now: ClientInstant) -> FrameResult | None:
         self._check_variant(result.variant)
         self._check_variant(result.next_variant)
+        self._check_classes(result)
         if self._plan is not None and result.plan_version >= self._plan.version and self._plan.placed:
             self._plan = replace(self._plan, version=result.plan_version, variant=result.next_variant)
         frame = self._in_flight.get(result.frame_id)
@@ -344,6 +345,11 @@ class Session:
         count = len(self._welcome.zoo.variants) if self._welcome else 0
         if index >= count:
             raise ProtocolError(f"the server names variant {index}; its zoo has {count}")
+
+    def _check_classes(self, result: wire.Result) -> None:
+        known = len(self._welcome.zoo.classes) if self._welcome else 0
+        if len(result.detections) and int(result.detections.classes.max()) >= known:
+            raise ProtocolError(f"the server found class {result.detections.classes.max()}; its zoo has {known}")
 
     # -- time -------------------------------------------------------------------------------------------------------
 

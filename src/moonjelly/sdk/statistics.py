@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from moonjelly.sdk.results import FrameResult
 from moonjelly.types import Outcome
@@ -66,13 +66,18 @@ class Tally:
 
     def snapshot(self) -> Statistics:
         """The counts as of now."""
-        p50, p99 = np.percentile(self._latencies, (50, 99)) if self._latencies else (None, None)
+        ordered = sorted(self._latencies)
         return Statistics(
             captured=self._outcomes.total(),
             sent=self._sent,
             outcomes={outcome: self._outcomes[outcome] for outcome in Outcome},
-            latency_p50_ms=None if p50 is None else float(p50),
-            latency_p99_ms=None if p99 is None else float(p99),
+            latency_p50_ms=_percentile(ordered, 50.0),
+            latency_p99_ms=_percentile(ordered, 99.0),
             reconnects=self.reconnects,
             stray_results=self.stray_results,
         )
+
+
+def _percentile(ordered: Sequence[float], percent: float) -> float | None:
+    """Nearest rank. Not numpy's, whose first call takes 100 ms of a client's event loop."""
+    return ordered[math.ceil(percent / 100.0 * len(ordered)) - 1] if ordered else None

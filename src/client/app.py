@@ -1,0 +1,87 @@
+"""``moonjelly client``: a client, or a fleet of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from client import process
+from client.config import ENVIRONMENT_PREFIX, ClientOptions
+from client.fleet import Fleet
+from client.process import Descriptors
+from client.sources import BufferStrategy
+from moonjelly.config import load
+from moonjelly.errors import MoonjellyError
+from moonjelly.sdk.sync import new_event_loop
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_STRATEGIES = ", ".join(strategy.value for strategy in BufferStrategy)
+
+
+@app.command(help="Stream a camera, a video or the synthetic scene to a server, with deadlines.")
+def client(  # noqa: D103 - typer shows the help above
+    server: Annotated[str | None, typer.Option(help="HOST:PORT")] = None,
+    source: Annotated[
+        str | None,
+        typer.Option(help="video file, folder or .txt list of pictures, rtsp://... or /dev/videoN, synthetic[:SEED]"),
+    ] = None,
+    clients: Annotated[int | None, typer.Option(help="how many, each its own process")] = None,
+    slo_ms: Annotated[str | None, typer.Option(help="deadline, capture to result; several: 75,100")] = None,
+    fps: Annotated[str | None, typer.Option(help="nominal rate; several: 15,24; default: the source's")] = None,
+    seconds: Annotated[float | None, typer.Option(help="how long; default: until stopped")] = None,
+    loop: Annotated[bool | None, typer.Option(help="show a recording again when it ends")] = None,
+    group: Annotated[str | None, typer.Option(help="model group")] = None,
+    name: Annotated[str | None, typer.Option(help="shown by the server")] = None,
+    client_id: Annotated[int | None, typer.Option(help="of the first client, in logs")] = None,
+    seed: Annotated[int | None, typer.Option(help="of the synthetic scene and of the phase")] = None,
+    out: Annotated[Path | None, typer.Option(help="where logs go")] = None,
+    buffer: Annotated[str | None, typer.Option(help=f"for live sources: {_STRATEGIES}")] = None,
+    pre_encoded: Annotated[
+        int | None,
+        typer.Option(help="for measurements: use this many frames of a recording, each encoded once"),
+    ] = None,
+    token: Annotated[str | None, typer.Option(help="the server's access token")] = None,
+    root_certificates: Annotated[Path | None, typer.Option(help="PEM file, for TLS")] = None,
+    register_timeout_s: Annotated[float | None, typer.Option(help="for the first registration")] = None,
+    reconnect_s: Annotated[float | None, typer.Option(help="how long a lost server is tried again")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with these options")] = None,
+    ready_fd: Annotated[int | None, typer.Option(help="takes a JSON line when registered")] = None,
+    start_fd: Annotated[int | None, typer.Option(help="the first frame waits for a line on it")] = None,
+    status_fd: Annotated[int | None, typer.Option(help="takes a JSON line per second")] = None,
+    lifeline_fd: Annotated[int | None, typer.Option(help="stop when it ends")] = None,
+) -> None:
+    given = {key: value for key, value in locals().items() if key in ClientOptions.model_fields}
+    options = load(ClientOptions, file=config, environment=os.environ, prefix=ENVIRONMENT_PREFIX, overrides=given)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    descriptors = Descriptors(ready_fd, start_fd, status_fd, lifeline_fd)
+    raise typer.Exit(_run_fleet(options, descriptors) if options.clients > 1 else process.run(options, descriptors))
+
+
+def _run_fleet(options: ClientOptions, descriptors: Descriptors) -> int:
+    loop = new_event_loop()
+    console = Console(stderr=True)
+    try:
+        with console.status(f"starting {options.clients} clients") as status:
+            return loop.run_until_complete(Fleet(options, descriptors, status.update).run())
+    finally:
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run; a user's error is one line on standard error and its exit status."""
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="client")
+    except MoonjellyError as fault:
+        print(f"client: {fault}", file=sys.stderr)
+        return fault.exit_code
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0

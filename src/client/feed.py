@@ -1,0 +1,111 @@
+"""Pictures for ticks: reads ahead, so that decoding does not eat the deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from client.pacing import source_index
+from client.sources import LiveSource, Picture, Recording
+
+
+class Feed(Protocol):
+    """What a client shows its server."""
+
+    async def prepare(self) -> Picture | None:
+        """Make tick 0 cost no more than the others. Returns a picture to warm up with, or none."""
+        ...
+
+    async def take(self, tick: int) -> Picture | None:
+        """The picture of ``tick``; ``None`` when the source has none for it.
+
+        Raises:
+            SourceError: the source cannot be read.
+        """
+        ...
+
+    def length(self) -> int | None:
+        """Ticks until the source has been shown once; ``None`` when it has no end."""
+        ...
+
+    async def close(self) -> None:
+        """Free the source."""
+        ...
+
+
+class RecordedFeed:
+    """Plays a recording at its own pace in time, sampled at the client's rate, again and again.
+
+    Args:
+        recording: read by one thread of its own.
+        fps: nominal rate of the client.
+    """
+
+    def __init__(self, recording: Recording, fps: float) -> None:
+        self._recording = recording
+        self._fps = fps
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="source")
+        self._ahead: tuple[int, asyncio.Future[Picture]] | None = None
+
+    def length(self) -> int | None:
+        """See :meth:`Feed.length`."""
+        frames, rate = self._recording.length, self._recording.rate_fps
+        if frames is None:
+            return None
+        return frames if rate is None else max(1, round(frames * self._fps / rate))
+
+    async def prepare(self) -> Picture:
+        """See :meth:`Feed.prepare`."""
+        self._ahead = (0, self._read(0))
+        return await self._ahead[1]
+
+    async def take(self, tick: int) -> Picture:
+        """See :meth:`Feed.take`."""
+        if self._ahead is not None and self._ahead[0] == tick:
+            picture = await self._ahead[1]
+        else:
+            picture = await self._read(tick)
+        self._ahead = (tick + 1, self._read(tick + 1))
+        return picture
+
+    async def close(self) -> None:
+        """See :meth:`Feed.close`."""
+        if self._ahead is not None:
+            await asyncio.gather(self._ahead[1], return_exceptions=True)
+        self._reader.shutdown()
+        self._recording.close()
+
+    def _read(self, tick: int) -> asyncio.Future[Picture]:
+        index = source_index(tick, self._fps, self._recording.rate_fps)
+        if self._recording.length is not None:
+            index %= self._recording.length
+        loop = asyncio.get_running_loop()
+        return loop.run_in_executor(self._reader, lambda: Picture(index, self._recording.read(index)))
+
+
+class LiveFeed:
+    """A camera: each tick takes a frame that was not shown yet, waiting for one up to the tick's period."""
+
+    def __init__(self, source: LiveSource, fps: float) -> None:
+        self._source = source
+        self._period_s = 1.0 / fps
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="source")
+
+    async def prepare(self) -> Picture | None:
+        """See :meth:`Feed.prepare`."""
+        return await self.take(0)
+
+    def length(self) -> int | None:
+        """A camera has no end."""
+        return None
+
+    async def take(self, tick: int) -> Picture | None:
+        """See :meth:`Feed.take`."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reader, self._source.take, self._period_s)
+
+    async def close(self) -> None:
+        """See :meth:`Feed.close`."""
+        await asyncio.get_running_loop().run_in_executor(self._reader, self._source.close)
+        self._reader.shutdown()

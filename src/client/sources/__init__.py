@@ -1,0 +1,85 @@
+"""Frame sources by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from client.sources.buffer import BufferStrategy, Picture
+from client.sources.live import LiveSource, SourceStatistics
+from client.sources.recorded import (
+    PICTURE_SUFFIXES,
+    InMemory,
+    Pictures,
+    Recording,
+    SyntheticScene,
+    pictures_of,
+    scene_of,
+)
+from client.sources.video import VideoFile
+from moonjelly.errors import SourceError
+
+
+def is_live(name: str) -> bool:
+    """Whether ``name`` is a camera: a URL or a video device."""
+    return "://" in name or name.startswith("/dev/video")
+
+
+def open_recording(name: str) -> Recording:
+    """Open a video file, a folder or list (``.txt``) of pictures, or ``synthetic[:SEED]``.
+
+    Raises:
+        SourceError: it cannot be read, or is a camera; names it and the reason.
+        ConfigError: ``synthetic:`` with something that is no seed.
+    """
+    if is_live(name):
+        raise SourceError(f"source {name} is live: its frames cannot be read again")
+    if name == "synthetic" or name.startswith("synthetic:"):
+        return scene_of(name)
+    path = Path(name).expanduser()
+    if path.is_dir() or path.suffix.lower() == ".txt":
+        return pictures_of(name, path)
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        return Pictures(name, [path])
+    return VideoFile(name, path)
+
+
+def open_live(name: str, strategy: BufferStrategy) -> LiveSource:
+    """Open a camera.
+
+    Raises:
+        SourceError: it cannot be opened; names it and the reason.
+    """
+    return LiveSource(name, strategy)
+
+
+def read_frame(name: str, index: int) -> NDArray[np.uint8]:
+    """Frame ``index`` of a recording, ``(height, width, 3)`` uint8 RGB. For many, open it once.
+
+    Raises:
+        SourceError: see :func:`open_recording` and :meth:`Recording.read`.
+    """
+    recording = open_recording(name)
+    try:
+        return recording.read(index)
+    finally:
+        recording.close()
+
+
+__all__ = [
+    "BufferStrategy",
+    "InMemory",
+    "LiveSource",
+    "Picture",
+    "Pictures",
+    "Recording",
+    "SourceStatistics",
+    "SyntheticScene",
+    "VideoFile",
+    "is_live",
+    "open_live",
+    "open_recording",
+    "read_frame",
+]

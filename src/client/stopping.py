@@ -1,0 +1,69 @@
+"""Being told to stop: SIGTERM, SIGINT, or a parent that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+
+
+class StopRequest:
+    """Set once; everything that waits for something else waits for it too."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+        self._signal: int | None = None
+
+    @property
+    def exit_status(self) -> int:
+        """130 after Ctrl-C, as shells have it; 0 after SIGTERM, which is an orderly end."""
+        return 130 if self._signal == signal.SIGINT else 0
+
+    def listen(self, lifeline: int | None = None) -> None:
+        """Stop on SIGTERM and SIGINT, and when the inherited pipe ``lifeline`` ends."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_signal, number)
+        if lifeline is not None:
+            at_end_of(lifeline, self.event.set)
+
+    async def before(self, work: Awaitable[object]) -> bool:
+        """Do ``work`` unless told to stop first, which cancels it; whether it was done."""
+        task, stop = asyncio.ensure_future(work), asyncio.create_task(self.event.wait())
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            return False
+        await task
+        return True
+
+    async def within(self, seconds: float) -> bool:
+        """Whether it is, or within ``seconds`` becomes, time to stop."""
+        if seconds > 0.0 and not self.event.is_set():
+            try:
+                await asyncio.wait_for(self.event.wait(), seconds)
+            except asyncio.TimeoutError:
+                return False
+        return self.event.is_set()
+
+    def _on_signal(self, number: int) -> None:
+        self._signal = number
+        self.event.set()
+
+
+def at_end_of(descriptor: int, act: Callable[[], None], *, line_suffices: bool = False) -> None:
+    """Call ``act`` once when a pipe ends, or brings a line."""
+    loop = asyncio.get_running_loop()
+    os.set_blocking(descriptor, False)
+
+    def readable() -> None:
+        data = os.read(descriptor, 4096)
+        if not data or (line_suffices and b"\n" in data):
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+            act()
+
+    loop.add_reader(descriptor, readable)
