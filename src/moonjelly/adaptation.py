@@ -23,12 +23,14 @@ from moonjelly.units import ClientInstant, ns_to_ms, transfer_ms
 
 REDUCED_QUALITIES = (75, 60, 45, 30)
 """Tried in this order once the size is at its smallest."""
-CAUTION = 1.0
+CAUTION = 1.5
 """Standard deviations by which bandwidth is taken below, and sizes above, their estimates."""
 UTILISATION = 0.9
 """Share of the (cautious) link that frames at the nominal rate may fill."""
 GROWTH = 2.0
-"""A frame has at most this many times the bytes of the largest one delivered lately."""
+"""A frame has at most this many times the bytes of the largest one delivered lately, or is one step above it."""
+PROVEN_SLACK = 1.2
+"""Frames of one size differ: this close to a size counts as having delivered it."""
 LATENCY_FACTOR = 2.0
 """One batch running and one waiting (Jellyfish, section III)."""
 STALLED_AFTER_MS = 300.0
@@ -175,17 +177,19 @@ def decide(
     room_bytes = _room_bytes(stream, rate_bps, in_flight)
     ladder = _ladder(stream, plan)
     for variant, quality in ladder:
+        step_before = sizes.expected_bytes(stream.input_sizes[max(0, variant - 1)])
         size = sizes.expected_bytes(stream.input_sizes[variant], quality)
         likely = size * math.exp(CAUTION * sizes.spread)
         wait_ms = queue_ms + transfer_ms(likely, rate_bps)
         carried = likely * 8.0 * stream.fps <= UTILISATION * rate_bps
-        proven = size <= GROWTH * link.proven_bytes
+        proven = size <= GROWTH * link.proven_bytes or step_before <= PROVEN_SLACK * link.proven_bytes
         if carried and proven and likely <= room_bytes and wait_ms <= left_ms - LATENCY_FACTOR * plan.infer_ms:
             return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
     # The link does not carry even the smallest frame at the nominal rate: send those that can make it, skip the others.
+    # Skipping is a sure miss, so this is judged by the likely rate.
     variant, quality = ladder[-1]
     size = sizes.expected_bytes(stream.input_sizes[variant], quality)
-    wait_ms = queue_ms + transfer_ms(size, rate_bps)
+    wait_ms = (queue_ms + transfer_ms(size, rate_bps)) * link.cautious_bps(CAUTION) / link.bandwidth_bps
     in_time = wait_ms <= left_ms - plan.infer_ms and (size <= room_bytes or not in_flight)
     # What is believed of a link that carries nothing is soon out of date: now and then a frame is sent to see.
     if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
@@ -220,17 +224,19 @@ def _ladder(stream: Stream, plan: PlanView) -> list[tuple[int, int]]:
 
 
 def _bounded_rate_bps(link: LinkEstimate, in_flight: Sequence[Unacknowledged], now: ClientInstant) -> float:
-    """The cautious rate, and no more than the missing acknowledgement of the oldest frame allows.
+    """The cautious rate, and less once the acknowledgement of the oldest frame is overdue.
 
-    This is what shows a drop before any acknowledgement can.
+    This shows a drop before any acknowledgement can. How much of that frame is still to come is unknown; it is taken
+    to need as much time again as it is overdue.
     """
-    rate_bps = link.cautious_bps(CAUTION)
+    rate_bps = max(1.0, link.cautious_bps(CAUTION))
     if in_flight:
         oldest = in_flight[0]
-        outstanding_ms = ns_to_ms(now - oldest.sent) - link.rtt_ms - 2.0 * link.jitter_ms
-        if outstanding_ms > 0.0:
-            rate_bps = min(rate_bps, oldest.size_bytes * 8_000.0 / outstanding_ms)
-    return max(rate_bps, 1.0)
+        waited_ms = ns_to_ms(now - oldest.sent) - link.rtt_ms - 2.0 * link.jitter_ms
+        overdue_ms = waited_ms - transfer_ms(oldest.size_bytes, rate_bps)
+        if overdue_ms > 0.0:
+            rate_bps = oldest.size_bytes * 8_000.0 / (waited_ms + overdue_ms)
+    return rate_bps
 
 
 def _queue_ms(

@@ -27,7 +27,7 @@ BUCKET_BYTES = (0.0, 1_500.0, 3_000.0, 4_500.0, 6_000.0, 8_000.0, 10_000.0, 12_5
 """Assumed bucket sizes, one filter each."""
 
 WALK_PER_S = 0.08
-"""Variance that the log rate gains per second: steps of LTE, WiFi and subway traces have .06 to .2, but few of a second are full steps."""
+"""Variance that the log rate gains per second: a part of the steps of LTE, WiFi and subway traces (.06 to .2)."""
 STATIONARY_VARIANCE = 0.8
 """What is known of a link that was not heard for long: the spread of the traces about their median."""
 _SHAPE_VARIANCE = 0.0005

@@ -46,14 +46,14 @@ class FrameSizes:
         content: log factor of the present content over the prior.
         spread: standard deviation of the log of one frame's size about its expectation.
         by_size: log correction per input size seen.
-        by_quality: log correction per quality seen.
+        by_quality: log correction per quality seen, against the default quality.
         frames: number of frames learnt from.
     """
 
     content: float = 0.0
     spread: float = _PRIOR_SPREAD
     by_size: Mapping[int, float] = field(default_factory=dict)
-    by_quality: Mapping[int, float] = field(default_factory=dict)
+    by_quality: Mapping[int, float] = field(default_factory=lambda: {DEFAULT_QUALITY: 0.0})
     frames: int = 0
 
     def expected_bytes(self, input_size: int, quality: int = DEFAULT_QUALITY) -> float:
@@ -112,4 +112,4 @@ def _corrected(table: Mapping[int, float], key: int, known: float, new: float) -
 def _nearest(table: Mapping[int, float], key: int) -> float:
     if not table:
         return 0.0
-    return table.get(key) or table[min(table, key=lambda known: abs(known - key))]
+    return table[min(table, key=lambda known: abs(known - key))]

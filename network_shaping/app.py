@@ -1,0 +1,183 @@
+"""``python -m network_shaping``: run a shaper, clean up after one, or make a trace."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moonjelly.errors import ConfigError, MoonjellyError
+from moonjelly.telemetry import CsvLog, ShapingRow
+from network_shaping import catalogue, traces
+from network_shaping.userspace import LinkSpec, UserspaceShaper
+
+_PARENT_CHECK_S = 0.25
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").partition(":")[2]
+)
+
+
+@app.command()
+def relay(
+    target: Annotated[str, typer.Option("--target", "--server", help="HOST:PORT that every link leads to.")],
+    link: Annotated[list[str] | None, typer.Option(help="NAME=TRACE[@OFFSET_S|@random], once per client link.")] = None,
+    clients: Annotated[int, typer.Option(min=0, help="As many links client-0, client-1, ... on --trace.")] = 0,
+    trace: Annotated[
+        str | None, typer.Option(help="Of --clients; each begins at an offset of its own unless one is given.")
+    ] = None,
+    downlink: Annotated[list[str] | None, typer.Option(help="NAME=TRACE, to shape the way back too.")] = None,
+    seed: Annotated[int, typer.Option(help="Of generated traces and random offsets.")] = 0,
+    seconds: Annotated[int, typer.Option(help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
+    delay_ms: Annotated[float, typer.Option(min=0.0, help="Added in each direction.")] = 0.0,
+    burst_bytes: Annotated[int, typer.Option(min=0, help="Passed at once after a pause.")] = 0,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    out: Annotated[Path | None, typer.Option(help="Directory for shaping.csv.")] = None,
+    ready_fd: Annotated[
+        int | None, typer.Option(help="Write the ready line here, and stop when the parent process ends.")
+    ] = None,
+) -> None:
+    """Shape without root: one local port per link, relayed to the target."""
+    names = [*(link or []), *_numbered(clients, trace)]
+    links = _links(names, downlink or [], seed, seconds, delay_ms, burst_bytes)
+    shaping_log = CsvLog(out / "shaping.csv", ShapingRow) if out else None
+    shaper = UserspaceShaper(_address(target), links, shaping_log, host)
+    try:
+        asyncio.run(_serve(shaper, ready_fd))
+    finally:
+        if shaping_log is not None:
+            shaping_log.close()
+
+
+@app.command("trace")
+def describe(
+    name: Annotated[str, typer.Argument(help=f"A file or one of: {', '.join(catalogue.names())}.")],
+    seed: Annotated[int, typer.Option(help="Of a generated trace.")] = 0,
+    seconds: Annotated[int, typer.Option(help="Length of a generated trace.")] = catalogue.DEFAULT_SECONDS,
+    out: Annotated[Path | None, typer.Option(help="Write it here, one Mbit/s value per line.")] = None,
+) -> None:
+    """Make a trace, or describe one."""
+    made = catalogue.resolve(name, seed, seconds)
+    if out is not None:
+        traces.write(made, out, f"{name}, seed {seed}, one Mbit/s value per second")
+    outage_s = sum(
+        end - start
+        for start, end, rate in zip(made.starts_s, (*made.starts_s[1:], made.duration_s), made.rates_bps, strict=True)
+        if rate == 0.0
+    )
+    typer.echo(
+        f"{name}: {made.duration_s:.0f} s, mean {made.mean_bps / 1e6:.2f} Mbit/s, "
+        f"{min(made.rates_bps) / 1e6:.2f} to {max(made.rates_bps) / 1e6:.2f}, outages {outage_s:.0f} s"
+    )
+
+
+def _numbered(clients: int, trace: str | None) -> list[str]:
+    if clients == 0:
+        return []
+    if trace is None:
+        raise ConfigError("--clients needs --trace: the name or file of their trace")
+    spelled = trace if "@" in trace else f"{trace}@random"
+    return [f"client-{index}={spelled}" for index in range(clients)]
+
+
+def _links(
+    uplinks: list[str], downlinks: list[str], seed: int, seconds: int, delay_ms: float, burst_bytes: int
+) -> list[LinkSpec]:
+    back = dict(_named(item) for item in downlinks)
+    specs: list[LinkSpec] = []
+    for index, item in enumerate(uplinks):
+        name, trace_name = _named(item)
+        if any(spec.name == name for spec in specs):
+            raise ConfigError(f"--link names '{name}' twice; give every link its own name")
+        specs.append(
+            LinkSpec(
+                name,
+                resolve_at(trace_name, seed + index, seconds),
+                resolve_at(back.pop(name), seed + index, seconds) if name in back else None,
+                burst_bytes,
+                delay_ms / 1e3,
+            )
+        )
+    if not specs:
+        raise ConfigError("no link to shape; give --link NAME=TRACE or --clients N --trace TRACE")
+    if back:
+        raise ConfigError(f"--downlink names '{next(iter(back))}', which no --link has")
+    return specs
+
+
+def resolve_at(text: str, seed: int, seconds: int) -> traces.Trace:
+    """``TRACE``, ``TRACE@OFFSET_S`` or ``TRACE@random``.
+
+    Raises:
+        ConfigError: the offset is not a number.
+        TraceError: see :func:`network_shaping.catalogue.resolve`.
+    """
+    name, at, offset = text.rpartition("@")
+    if not at:
+        return catalogue.resolve(text, seed, seconds)
+    if offset == "random":
+        return catalogue.resolve(name, seed, seconds, None)
+    try:
+        return catalogue.resolve(name, seed, seconds, float(offset))
+    except ValueError:
+        raise ConfigError(f"'{offset}' in '{text}' is not an offset; write seconds or 'random' after '@'") from None
+
+
+def _named(text: str) -> tuple[str, str]:
+    name, separator, value = text.partition("=")
+    if not (name and separator and value):
+        raise ConfigError(f"'{text}' is not NAME=TRACE")
+    return name, value
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65_536:
+        raise ConfigError(f"--target '{text}' is not HOST:PORT")
+    return host, int(port)
+
+
+async def _serve(shaper: UserspaceShaper, ready_fd: int | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    addresses = await shaper.start()
+    links = {name: {"host": host, "port": port} for name, (host, port) in addresses.items()}
+    ports = [port for _, port in addresses.values()]
+    line = json.dumps({"ready": True, "pid": os.getpid(), "ports": ports, "links": links}) + "\n"
+    if ready_fd is None:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        await stop.wait()
+    else:
+        parent = os.getppid()
+        os.write(ready_fd, line.encode())
+        await _until_orphaned(stop, parent)
+    await shaper.close()
+
+
+async def _until_orphaned(stop: asyncio.Event, parent: int) -> None:
+    while os.getppid() == parent:
+        try:
+            await asyncio.wait_for(stop.wait(), _PARENT_CHECK_S)
+        except asyncio.TimeoutError:
+            continue
+        return
+
+
+def main() -> None:
+    """Entry point: an error that the user can mend is one line."""
+    logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
+    try:
+        app()
+    except MoonjellyError as fault:
+        sys.stderr.write(f"network_shaping: {fault}\n")
+        sys.exit(fault.exit_code)
