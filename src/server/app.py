@@ -22,7 +22,9 @@ from server.config import DEFAULT_PORT, ENVIRONMENT_PREFIX, ServerOptions
 from server.report import report
 from server.service import InterruptedStartError, Listening, Service
 
-app = typer.Typer(add_completion=False, help="Serve camera streams with end-to-end deadlines.")
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, help="Serve camera streams with end-to-end deadlines."
+)
 
 
 def _option(text: str) -> Any:

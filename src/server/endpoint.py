@@ -28,6 +28,9 @@ METHOD = "Stream"
 TOKEN_BYTES = 16
 MAX_WAITING_ITEMS = 1024
 """Acks, results and the like that may wait for one client to read them."""
+ACK_LINGER_S = 0.001
+"""An acknowledgement waits this long for something to travel with. It carries when its frame was received and when
+itself was sent, so that no measurement sees the wait."""
 HELLO_PATIENCE_S = 10.0
 _MAX_BATCHED = 256
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
@@ -40,10 +43,13 @@ class Outbox:
     """What waits to be written on one stream."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._items: list[ev.Item] = []
         self._wake: asyncio.Future[None] | None = None
+        self._lingering = False
+        self._urgent = False
         self._ending = False
-        self.overrun = asyncio.get_running_loop().create_future()
+        self.overrun = self._loop.create_future()
 
     def put(self, item: ev.Item) -> None:
         """Add to the next message."""
@@ -52,7 +58,12 @@ class Outbox:
                 self.overrun.set_result(None)
             return
         self._items.append(item)
-        self._notify()
+        if not isinstance(item, messages.Ack):
+            self._urgent = True
+            self._notify()
+        elif not self._lingering:
+            self._lingering = True
+            self._loop.call_later(ACK_LINGER_S, self._lingered)
 
     def end(self) -> None:
         """No more will come."""
@@ -61,14 +72,19 @@ class Outbox:
 
     async def take(self) -> list[ev.Item]:
         """What has gathered; waits for something. Empty: it is the end."""
-        if not self._items and not self._ending:
-            self._wake = asyncio.get_running_loop().create_future()
+        if not (self._urgent or self._ending) and (self._lingering or not self._items):
+            self._wake = self._loop.create_future()
             await self._wake
         if len(self._items) <= _MAX_BATCHED:
-            items, self._items = self._items, []
+            items, self._items, self._urgent = self._items, [], False
         else:
             items, self._items = self._items[:_MAX_BATCHED], self._items[_MAX_BATCHED:]
         return items
+
+    def _lingered(self) -> None:
+        self._lingering = False
+        if self._items:
+            self._notify()
 
     def _notify(self) -> None:
         if self._wake is not None and not self._wake.done():

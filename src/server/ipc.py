@@ -7,6 +7,7 @@ clock, which all processes of a host share.
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import msgspec
 
 from moonjelly.errors import ProtocolError
 from moonjelly.planning.problem import Plan, Problem
+from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
 from moonjelly.types import Outcome
 
 # -- endpoint to executor ---------------------------------------------------------------------------------------------
@@ -273,6 +275,25 @@ class Measured:
     times_ms: tuple[float, ...]
 
 
+# -- telemetry --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureLogs:
+    """First message to the process that writes telemetry: where to."""
+
+    directory: str
+
+
+@dataclass(frozen=True, slots=True)
+class LogRows:
+    """Rows to append, by kind."""
+
+    frames: tuple[ServerFrameRow, ...]
+    plans: tuple[PlanRow, ...]
+    dispatches: tuple[DispatchRow, ...]
+
+
 Message = (
     Configure
     | Submit
@@ -287,31 +308,11 @@ Message = (
     | PlannerReady
     | PlanRequest
     | PlanReply
-    | ConfigureProfiler
-    | Measure
-    | Measuring
-    | Measured
+    | ConfigureLogs
+    | LogRows
 )
 
-_KINDS: tuple[type[Any], ...] = (
-    Configure,
-    Submit,
-    Serve,
-    Forget,
-    Ready,
-    Refused,
-    Batch,
-    Switched,
-    Trouble,
-    ConfigurePlanner,
-    PlannerReady,
-    PlanRequest,
-    PlanReply,
-    ConfigureProfiler,
-    Measure,
-    Measuring,
-    Measured,
-)
+_KINDS: tuple[type[Any], ...] = typing.get_args(Message)
 _TAGS = {kind: bytes([tag]) for tag, kind in enumerate(_KINDS)}
 _DECODERS = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
 _encode_body = msgspec.msgpack.Encoder().encode

@@ -98,16 +98,18 @@ class ProcessLink:
             await asyncio.to_thread(self._child.stop, STOP_PATIENCE_S)
 
     def _readable(self) -> None:
+        """One message per call: the loop calls again while there are more, and what is due in between is not held up."""
         try:
-            for message in self._child.channel.ready():
-                if self._ready.done():
-                    self._on_message(message)
-                elif isinstance(message, ipc.Refused):
-                    self._ready.set_exception(StartError(message.error, message.exit_code))
-                else:
-                    self._ready.set_result(message)
+            message = self._child.channel.receive()
         except EOFError:
             self._died()
+            return
+        if self._ready.done():
+            self._on_message(message)
+        elif isinstance(message, ipc.Refused):
+            self._ready.set_exception(StartError(message.error, message.exit_code))
+        else:
+            self._ready.set_result(message)
 
     def _writable(self) -> None:
         try:

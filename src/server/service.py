@@ -171,7 +171,7 @@ class Service:
             await server.stop(0.0)
             driver.close()
             self._driver = None
-            await asyncio.to_thread(logs.close)
+            await logs.close()
         return core
 
     def _settings(self, kinds: tuple[str, ...]) -> Settings:
