@@ -17,6 +17,10 @@ class Feed(Protocol):
         """Make tick 0 cost no more than the others. Returns a picture to warm up with, or none."""
         ...
 
+    def index(self, tick: int) -> int | None:
+        """Number in the source of the picture of ``tick``, without reading it; ``None``: a camera cannot know."""
+        ...
+
     async def take(self, tick: int) -> Picture | None:
         """The picture of ``tick``; ``None`` when the source has none for it.
 
@@ -76,10 +80,13 @@ class RecordedFeed:
         self._reader.shutdown()
         self._recording.close()
 
-    def _read(self, tick: int) -> asyncio.Future[Picture]:
+    def index(self, tick: int) -> int:
+        """See :meth:`Feed.index`."""
         index = source_index(tick, self._fps, self._recording.rate_fps)
-        if self._recording.length is not None:
-            index %= self._recording.length
+        return index if self._recording.length is None else index % self._recording.length
+
+    def _read(self, tick: int) -> asyncio.Future[Picture]:
+        index = self.index(tick)
         loop = asyncio.get_running_loop()
         return loop.run_in_executor(self._reader, lambda: Picture(index, self._recording.read(index)))
 
@@ -95,6 +102,10 @@ class LiveFeed:
     async def prepare(self) -> Picture | None:
         """See :meth:`Feed.prepare`."""
         return await self.take(0)
+
+    def index(self, tick: int) -> int | None:
+        """See :meth:`Feed.index`."""
+        return None
 
     def length(self) -> int | None:
         """A camera has no end."""

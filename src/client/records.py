@@ -93,11 +93,11 @@ class Records:
         self._seconds = CsvLog(directory / "fps.csv", FpsRow)
         self._detections = JsonArrayFile(directory / "detections.json")
 
-    def frame(self, result: FrameResult, source_frame: int | None, shape: tuple[int, int]) -> None:
-        """Log one ended frame; ``shape`` is the source frame's height and width in pixels."""
+    def frame(self, result: FrameResult, source_frame: int | None, size: tuple[int, int] | None) -> None:
+        """Log one ended frame; ``size`` is the source frame's width and height in pixels, if there was one."""
         self._frames.write(frame_row(self._client_id, self._slo_ms, result, source_frame))
-        if result.outcome is Outcome.ON_TIME and source_frame is not None:
-            image = CocoImage(source_frame, "", width=shape[1], height=shape[0])
+        if result.outcome is Outcome.ON_TIME and source_frame is not None and size is not None:
+            image = CocoImage(source_frame, "", *size)
             boxes = to_results(image, result.detections, self._category_ids)
             self._detections.extend([{"frame_id": result.frame_id, **box} for box in boxes])
 

@@ -14,7 +14,6 @@ from client.stopping import StopRequest
 from moonjelly.clock import Clock
 from moonjelly.errors import ConnectionLostError
 from moonjelly.sdk import AsyncClient, FrameResult, Withheld
-from moonjelly.types import Outcome
 from moonjelly.units import ClientInstant
 
 MAX_ENCODING = 2
@@ -64,7 +63,9 @@ class Streamer:
             while not pacer.finished and not await stop.within(pacer.wait_s()):
                 ticks = pacer.due()
                 for missed in ticks[:-1]:
-                    self._skip(schedule.instant(missed), "the client fell behind its nominal rate")
+                    self._skip(
+                        schedule.instant(missed), "the client fell behind its nominal rate", self._feed.index(missed)
+                    )
                 if ticks:
                     await self._capture(ticks[-1], schedule.instant(ticks[-1]))
                 if self._lost is not None:
@@ -76,11 +77,11 @@ class Streamer:
     async def _capture(self, tick: int, instant: ClientInstant) -> None:
         picture = await self._feed.take(tick)
         if picture is None:
-            self._skip(instant, "the source had no new frame")
+            self._skip(instant, "the source had no new frame", None)
             return
         captured = instant if picture.captured is None else picture.captured
         if self._encoding >= MAX_ENCODING:
-            self._skip(captured, "the encoder is behind", picture)
+            self._skip(captured, "the encoder is behind", picture.index)
             return
         task = asyncio.create_task(self._send(picture, captured))
         self._tasks.add(task)
@@ -104,14 +105,13 @@ class Streamer:
             self._lost = fault
             self._end(self._client.skip(captured, "the client has lost its server for good"), picture)
 
-    def _skip(self, captured: ClientInstant, reason: str, picture: Picture | None = None) -> None:
+    def _skip(self, captured: ClientInstant, reason: str, source_frame: int | None) -> None:
         self._progress.captured()
-        self._end(self._client.withhold(Withheld(Outcome.SKIPPED, reason), captured), picture)
-
-    def _end(self, result: FrameResult, picture: Picture | None) -> None:
+        result = self._client.skip(captured, reason)
         self._progress.ended(result)
-        if picture is None:
-            self._records.frame(result, None, (0, 0))
-        else:
-            height, width = picture.rgb.shape[:2]
-            self._records.frame(result, picture.index, (height, width))
+        self._records.frame(result, source_frame, None)
+
+    def _end(self, result: FrameResult, picture: Picture) -> None:
+        self._progress.ended(result)
+        height, width = picture.rgb.shape[:2]
+        self._records.frame(result, picture.index, (width, height))
