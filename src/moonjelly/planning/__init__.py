@@ -1,5 +1,6 @@
 """From a problem (clients, devices, profiles) to a plan, by one of several policies (``docs/planning.md``)."""
 
+from moonjelly.planning.assemble import Draft, finish
 from moonjelly.planning.check import PlanReport, check
 from moonjelly.planning.keep import keep_previous
 from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
@@ -11,12 +12,14 @@ __all__ = [
     "Assignment",
     "Client",
     "Device",
+    "Draft",
     "Plan",
     "PlanReport",
     "Policy",
     "Problem",
     "check",
     "create_policy",
+    "finish",
     "keep_previous",
     "policy_names",
 ]

@@ -47,13 +47,13 @@ RowOrder = Callable[[Tables, Lane], Sequence[Row]]
 
 
 def patient_first(tables: Tables, lane: Lane) -> list[Row]:
-    """Patient types first; among equals those that many lanes could serve, then light ones.
+    """Patient types first; among equals those that few lanes could serve, then light ones.
 
-    Late entries are taken first, which leaves flexible and light clients for the devices that follow.
+    Once a device is full nobody enters any more, so flexible clients are left for the devices that follow.
     """
     flexibility = [sum(column) for column in zip(*(one.max_batch for one in tables.lanes), strict=True)]
     able = [one for one, batch in enumerate(lane.max_batch) if batch and tables.rate[one] <= lane.capacity[batch]]
-    able.sort(key=lambda one: (-lane.max_batch[one], -flexibility[one], tables.rate[one]))
+    able.sort(key=lambda one: (-lane.max_batch[one], flexibility[one], tables.rate[one]))
     return [Row.of(tables, lane, one) for one in able]
 
 

@@ -51,6 +51,8 @@ class Proteus:
         """Climb from the best uniform hosts; nothing is drawn."""
         expired = deadline(time_budget_ms, clock)
         packer = Packer(compile_tables(problem))
+        if not packer.tables.rate:
+            return assemble(packer, ())
         program = _Program(self, packer.tables)
         hosts = best_uniform_lanes(packer)
         worth = program.worth(hosts)
