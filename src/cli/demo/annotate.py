@@ -36,13 +36,15 @@ def annotate(settings: DemoSettings, classes: Sequence[str]) -> tuple[Picture, .
         one = clients[number % len(clients)]
         directory = host_directory(settings.out, one.index)
         log = directory / "frame_stats.csv"
-        answered = [row for row in read_rows(log, FrameRow) if row.outcome is Outcome.ON_TIME] if log.exists() else []
+        rows = list(read_rows(log, FrameRow)) if log.exists() else []
+        answered = [row for row in rows if row.outcome is Outcome.ON_TIME and row.source_frame is not None]
         if not answered:
             continue
         boxes: list[dict[str, Any]] = json.loads((directory / "detections.json").read_text(encoding="utf-8"))
         frames_with_boxes = {box["frame_id"] for box in boxes}
         wanted = [row for row in answered if row.frame_id in frames_with_boxes] or answered
         row = wanted[len(wanted) // 2]
+        assert row.source_frame is not None
         image = sources.read_frame(source_of(settings, one), row.source_frame)
         drawn = draw(image, [box for box in boxes if box["frame_id"] == row.frame_id], classes)
         caption = f"{one.name}, frame {row.frame_id}: {row.used_model} in {row.e2e_latency:.0f} of {row.slo_ms:g} ms"

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rich.table import Table
 
 from cli.processes import Child
 from moonjelly.types import Outcome
+
+_COLUMNS = {
+    "client": 8, "SLO": 3, "fps": 5, "ans/s": 5, "Mbit/s": 6, "variant": 9, "px": 3, "p99 ms": 6, "missed": 6, "how": 3,
+}  # fmt: skip
+"""Column to the width below which it is not squeezed."""
 
 
 @dataclass
@@ -43,13 +48,13 @@ def table(title: str, latest: dict[str, dict[str, Any]], slos: dict[str, tuple[f
         slos: client name to (SLO in ms, frames per second).
     """
     made = Table(title=title, title_justify="left", expand=False)
-    columns = ("client", "SLO ms", "fps", "answered/s", "bandwidth Mbit/s", "variant", "size px", "p99 ms", "misses")
-    for column in columns:
-        made.add_column(column, justify="left" if column in ("client", "variant", "misses") else "right")
+    for column, width in _COLUMNS.items():
+        justify: Literal["left", "right"] = "left" if column in ("client", "variant", "how") else "right"
+        made.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width)
     for name, (slo_ms, fps) in slos.items():
         status = latest.get(name)
         if status is None:
-            made.add_row(name, f"{slo_ms:g}", f"{fps:g}", *["-"] * 6)
+            made.add_row(name, f"{slo_ms:g}", f"{fps:g}", *["-"] * 7)
             continue
         made.add_row(
             name,
@@ -60,7 +65,7 @@ def table(title: str, latest: dict[str, dict[str, Any]], slos: dict[str, tuple[f
             str(status["variant"] or "-"),
             str(status["input_size"] or "-"),
             _late(status["p99_ms"], slo_ms),
-            _misses(status),
+            *_misses(status),
         )
     return made
 
@@ -75,8 +80,7 @@ def _late(p99_ms: float | None, slo_ms: float) -> str:
     return f"[red]{p99_ms:.0f}[/red]" if p99_ms > slo_ms else f"{p99_ms:.0f}"
 
 
-def _misses(status: dict[str, Any]) -> str:
+def _misses(status: dict[str, Any]) -> tuple[str, str]:
     counts = {outcome.value.lower(): int(status[outcome.value.lower()]) for outcome in Outcome if outcome.is_miss}
-    total = sum(counts.values())
-    detail = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    return f"{total} ({100 * total / max(1, int(status['captured'])):.1f} %)" + (f": {detail}" if detail else "")
+    share = 100 * sum(counts.values()) / max(1, int(status["captured"]))
+    return f"{share:.1f} %", ", ".join(f"{count} {name}" for name, count in counts.items() if count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import time
 from pathlib import Path
@@ -104,14 +105,17 @@ def watch(console: Console, clients: list[Child], settings: DemoSettings) -> Non
         passed = min(time.monotonic() - started, settings.seconds)
         return f"{settings.source} over {settings.trace}, {passed:.0f} of {settings.seconds:g} s"
 
-    with Live(console=console, refresh_per_second=4, transient=False) as live:
+    shown = Live(console=console, auto_refresh=False) if settings.live and console.is_terminal else None
+    with shown or contextlib.nullcontext():
         while any(client.process.poll() is None for client in clients) and time.monotonic() < limit:
             pipes = [client.status for client in clients if client.status is not None]
             select.select(pipes, [], [], _REFRESH_S)
             reader.poll()
-            if settings.live:
-                live.update(table(title(), reader.latest, goals))
+            if shown is not None:
+                shown.update(table(title(), reader.latest, goals), refresh=True)
             time.sleep(_REFRESH_S)  # pacing of the display, nothing waits on it
+    if shown is None:
+        console.print(table(title(), reader.latest, goals))
 
 
 def print_summary(console: Console, results: Results, report: Path) -> None:
