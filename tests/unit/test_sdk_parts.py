@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import simplejpeg
+
+from moonjelly.errors import FrameError
+from moonjelly.sdk.backoff import Backoff
+from moonjelly.sdk.encoding import encode
+from moonjelly.sdk.results import FrameResult
+from moonjelly.sdk.statistics import Tally
+from moonjelly.types import Detections, Outcome
+from moonjelly.units import ClientInstant
+
+
+def result(outcome: Outcome, latency_ms: int | None = None) -> FrameResult:
+    received = None if latency_ms is None else ClientInstant(latency_ms * 1_000_000)
+    sent = None if received is None else ClientInstant(0)
+    return FrameResult(1, outcome, "", Detections.empty(), ClientInstant(0), sent_ns=sent, received_ns=received)
+
+
+def test_backoff_doubles_to_its_limit_and_spreads_clients() -> None:
+    backoff = Backoff(first_s=0.1, limit_s=1.0)
+    assert backoff.delay_s(0.5) == 0.0
+    delays = []
+    for _ in range(6):
+        backoff = backoff.failed()
+        delays.append(backoff.delay_s(0.0))
+    assert delays == pytest.approx([0.05, 0.1, 0.2, 0.4, 0.5, 0.5])
+    assert backoff.delay_s(0.999) < 1.0
+    for _ in range(5000):
+        backoff = backoff.failed()
+    assert backoff.delay_s(0.0) == 0.5
+
+
+def test_statistics_count_every_outcome() -> None:
+    tally = Tally()
+    assert tally.snapshot().miss_rate == 0.0
+    assert tally.snapshot().latency_p99_ms is None
+    for latency in range(1, 101):
+        tally.add(result(Outcome.ON_TIME, latency))
+    tally.add(result(Outcome.DROPPED, 1000))
+    for outcome in (Outcome.SKIPPED, Outcome.REJECTED, Outcome.LOST):
+        tally.add(result(outcome))
+    snapshot = tally.snapshot()
+    assert (snapshot.captured, snapshot.sent, snapshot.on_time) == (104, 101, 100)
+    assert snapshot.miss_rate == pytest.approx(4 / 104)
+    assert (snapshot.latency_p50_ms, snapshot.latency_p99_ms) == (50, 99)
+    assert sum(snapshot.outcomes.values()) == snapshot.captured
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (200, 100), (32, 32)])
+def test_encoding_squashes_to_the_square(shape: tuple[int, int]) -> None:
+    picture = np.zeros((*shape, 3), np.uint8)
+    picture[:, shape[1] // 2 :] = (250, 10, 10)
+    encoded = encode(picture, 32, 3, 90)
+    decoded = simplejpeg.decode_jpeg(encoded.data)
+    assert decoded.shape == (32, 32, 3)
+    assert (encoded.width, encoded.height, encoded.variant, encoded.quality) == (32, 32, 3, 90)
+    assert encoded.encode_ms > 0
+    # red stays red: the order of channels is kept, and left is left
+    assert decoded[16, 28, 0] > 200
+    assert decoded[16, 28, 2] < 60
+    assert decoded[16, 3].max() < 30
+
+
+@pytest.mark.parametrize(
+    ("picture", "text"),
+    [
+        (np.zeros((4, 4), np.uint8), r"got uint8 \(4, 4\)"),
+        (np.zeros((4, 4, 4), np.uint8), r"got uint8 \(4, 4, 4\)"),
+        (np.zeros((4, 4, 3), np.float32), "got float32"),
+        (np.zeros((0, 4, 3), np.uint8), "got 4x0"),
+        (np.zeros((1, 16_385, 3), np.uint8), "got 16385x1"),
+        ("picture", "got str"),
+    ],
+)
+def test_what_is_no_picture(picture: np.ndarray, text: str) -> None:
+    with pytest.raises(FrameError, match=text):
+        encode(picture, 32, 0, 90)
