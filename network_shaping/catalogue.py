@@ -14,6 +14,8 @@ from network_shaping.traces import Trace
 DEFAULT_SECONDS = 600
 DOWNLOADED = {"wifi_trace": "jellyfish-wifi.txt", "lte_upload_trace": "jellyfish-lte-upload.txt"}
 """Jellyfish's names of its two recorded traces, and the files that ``download_data.sh`` gets."""
+SHIPPED = Path(__file__).resolve().parent / "shipped"
+"""One trace of every generator profile (seed 0), for programs other than ours."""
 _CLONE = Path(__file__).resolve().parent.parent
 
 

@@ -40,7 +40,7 @@ _WORST = 16.0
 """Surprise (in squared standard deviations) beyond which a frame is just an outlier."""
 _BUCKET_PENALTY = 0.0003
 """Nats per frame by which a bucket must beat none."""
-_CREEP = 0.05
+_CREEP = 0.1
 _LOG_FASTEST = math.log(1e9)
 _DEMAND_WINDOW_NS = 1.0 * NS_PER_S
 
@@ -139,15 +139,17 @@ def _step(
     jitter_ns: float,
     demand_bps: float,
 ) -> _Filter:
-    noise = (jitter_ns / busy_ns) ** 2 + _SHAPE_VARIANCE
     variance = min(item.variance + WALK_PER_S * elapsed_s, STATIONARY_VARIANCE)
     free_bytes = min(item.bucket_bytes, math.exp(item.log_rate) * idle_ns / NS_PER_S / 8.0)
     charged = size_bytes - free_bytes
     if charged < 0.2 * size_bytes:
         return _within_bucket(item, size_bytes, busy_ns, jitter_ns, variance, demand_bps)
-    surprise = math.log(charged * 8.0 * NS_PER_S / busy_ns) - item.log_rate
-    # Only what is left of the frame after the free bytes is timed, so the bucket's own uncertainty counts more.
-    noise = noise + _SHAPE_VARIANCE * (size_bytes / charged - 1.0) ** 2
+    expected_ns = charged * 8.0 * NS_PER_S / math.exp(item.log_rate)
+    surprise = math.log(expected_ns / max(busy_ns, jitter_ns))
+    # Jitter matters little to a transfer that was long, or should have been. Only what is left of the frame after the
+    # free bytes is timed, so the bucket's own uncertainty counts the more the smaller that is.
+    noise = (jitter_ns / max(busy_ns, expected_ns)) ** 2
+    noise += _SHAPE_VARIANCE * (1.0 + (size_bytes / charged - 1.0) ** 2)
     total = variance + noise
     limit = _GATE * math.sqrt(total)
     excess = max(0.0, abs(surprise) - limit)

@@ -1,0 +1,94 @@
+"""``python -m network_shaping relay`` as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMAND = [sys.executable, "-m", "network_shaping"]
+
+
+@pytest.fixture
+def environment(root: Path) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+
+
+def ended(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_it_says_when_it_is_ready_and_stops_on_sigterm(environment: dict[str, str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        command = [*COMMAND, "relay", "--server", f"127.0.0.1:{port}", "--clients", "2", "--trace", "lte-city"]
+        process = subprocess.Popen(
+            [*command, "--seed", "3", "--out", str(tmp_path)], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        assert ready["pid"] == process.pid
+        assert list(ready["links"]) == ["client-0", "client-1"]
+        assert ready["ports"] == [link["port"] for link in ready["links"].values()]
+        with socket.create_connection(("127.0.0.1", ready["ports"][1])) as client:
+            client.sendall(b"hello")
+            inner, _ = server.accept()
+            with inner:
+                assert inner.recv(5, socket.MSG_WAITALL) == b"hello"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+        process.stdout.close()
+    assert (tmp_path / "shaping.csv").read_text(encoding="utf-8").startswith("ts,link,bw,actual_bw,late_ms\n")
+
+
+def test_it_stops_with_its_parent(environment: dict[str, str]) -> None:
+    """A parent that is killed cannot stop its children; the shaper notices."""
+    parent = f"""
+import subprocess, sys, os
+read, write = os.pipe()
+arguments = ["relay", "--server", "127.0.0.1:9", "--link", "a=lte-city", "--ready-fd", str(write)]
+child = subprocess.Popen({COMMAND!r} + arguments, pass_fds=[write])
+os.write(1, os.read(read, 65536))
+child.wait()
+"""
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True, env=environment)
+    assert process.stdout is not None
+    pid = json.loads(process.stdout.readline())["pid"]
+    assert not ended(pid)
+    process.kill()
+    process.wait(20)
+    process.stdout.close()
+    deadline = time.monotonic() + 20.0
+    while not ended(pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert ended(pid)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["relay", "--server", "nowhere", "--link", "a=lte-city"], "'nowhere' is not HOST:PORT"),
+        (["relay", "--server", "h:1"], "no link to shape"),
+        (["relay", "--server", "h:1", "--clients", "2"], "--clients needs --trace"),
+        (["relay", "--server", "h:1", "--link", "a"], "'a' is not NAME=TRACE"),
+        (["relay", "--server", "h:1", "--link", "a=lte-city", "--link", "a=subway"], "names 'a' twice"),
+        (["relay", "--server", "h:1", "--link", "a=lte-city@soon"], "'soon' in 'lte-city@soon' is not an offset"),
+        (["relay", "--server", "h:1", "--link", "a=lte-city", "--downlink", "b=subway"], "which no --link has"),
+        (["trace", "lte"], "'lte' is neither a trace file nor one of the names"),
+    ],
+)
+def test_a_mistake_is_one_line(environment: dict[str, str], arguments: list[str], complaint: str) -> None:
+    done = subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1

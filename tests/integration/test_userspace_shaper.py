@@ -1,0 +1,187 @@
+"""The user-space shaper between real sockets.
+
+Nothing here judges how late something is: only that bytes never pass before the trace allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from moonjelly.telemetry import CsvLog, ShapingRow, read_rows
+from network_shaping.pacing import MAX_CHUNK_BYTES
+from network_shaping.traces import Trace
+from network_shaping.userspace import LinkSpec, UserspaceShaper
+
+SLACK_BYTES = 2_000
+"""Half a millisecond early at the rates used here, and rounding."""
+
+
+@dataclass
+class Target:
+    """A server that notes what comes when, and echoes if asked to."""
+
+    echo: bool = False
+    arrivals: list[tuple[float, int]] = field(default_factory=list)
+    received: bytearray = field(default_factory=bytearray)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    port: int = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                self.arrivals.append((time.monotonic(), len(data)))
+                self.received += data
+                if self.echo:
+                    writer.write(data)
+            self.ended.set()
+            if self.echo:
+                writer.write(b"end")
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def target(echo: bool = False) -> AsyncIterator[Target]:
+    made = Target(echo)
+    server = await asyncio.start_server(made.serve, "127.0.0.1", 0)
+    made.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def shaped(
+    port: int, *links: LinkSpec, log: CsvLog[ShapingRow] | None = None
+) -> AsyncIterator[dict[str, tuple[str, int]]]:
+    shaper = UserspaceShaper(("127.0.0.1", port), links, log)
+    addresses = await shaper.start()
+    try:
+        yield addresses
+    finally:
+        await shaper.close()
+
+
+def link(*rates_mbit: float, **options: float) -> LinkSpec:
+    return LinkSpec("c0", Trace.uniform("test", [rate * 1e6 for rate in rates_mbit], 0.3), **options)  # type: ignore[arg-type]
+
+
+async def test_bytes_pass_unchanged_both_ways() -> None:
+    payload = bytes(range(256)) * 1_500
+    async with target(echo=True) as server, shaped(server.port, link(60.0, delay_s=0.01)) as at:
+        reader, writer = await asyncio.open_connection(*at["c0"])
+        writer.write(payload)
+        writer.write_eof()
+        assert await reader.read(-1) == payload + b"end"
+        writer.close()
+
+
+@pytest.mark.parametrize("rates", [(8.0,), (16.0, 4.0), (20.0, 0.0, 6.0)])
+async def test_never_faster_than_the_trace(rates: tuple[float, ...]) -> None:
+    """The bytes that have come by any instant are at most what the trace has carried by then."""
+    spec = link(*rates)
+    async with target() as server:
+        before = time.monotonic()
+        async with shaped(server.port, spec) as at:
+            _, writer = await asyncio.open_connection(*at["c0"])
+            writer.write(bytes(900_000))
+            writer.write_eof()
+            await server.ended.wait()
+            writer.close()
+    assert len(server.received) == 900_000
+    total = 0
+    for instant, size in server.arrivals:
+        total += size
+        assert total * 8 <= spec.uplink.delivered_bits(instant - before) + SLACK_BYTES * 8
+
+
+async def test_connections_of_a_link_share_it() -> None:
+    spec = link(8.0)
+    async with target() as server:
+        before = time.monotonic()
+        async with shaped(server.port, spec) as at:
+            writers = [(await asyncio.open_connection(*at["c0"]))[1] for _ in range(3)]
+            for writer in writers:
+                writer.write(bytes(100_000))
+            while len(server.received) < 300_000:
+                await asyncio.sleep(0.01)
+            for writer in writers:
+                writer.close()
+    assert (time.monotonic() - before) * 8e6 >= 300_000 * 8 - SLACK_BYTES * 8
+
+
+async def test_the_queue_stays_with_the_sender() -> None:
+    """A sender on a slow link is stopped after what small buffers hold, not after megabytes."""
+    async with target() as server, shaped(server.port, link(0.1)) as at:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+            client.connect(at["c0"])
+            client.setblocking(False)
+            accepted = 0
+            idle = 0
+            while idle < 5:
+                try:
+                    accepted += client.send(bytes(4_096))
+                    idle = 0
+                except BlockingIOError:
+                    idle += 1
+                    await asyncio.sleep(0.01)
+        assert accepted < 16_384 * 4 + MAX_CHUNK_BYTES + 64_000
+
+
+async def test_an_outage_stops_the_way_back_and_new_connections() -> None:
+    spec = LinkSpec("c0", Trace.uniform("test", [80e6, 0.0, 80e6], 1.0))
+    async with target(echo=True) as server:
+        before = time.monotonic()
+        async with shaped(server.port, spec) as at:
+            await asyncio.sleep(1.05 - (time.monotonic() - before))
+            reader, writer = await asyncio.open_connection(*at["c0"])
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+            assert time.monotonic() - before >= 1.999
+            writer.close()
+
+
+async def test_a_target_that_is_not_there_ends_the_connection() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        async with shaped(unused.getsockname()[1], link(8.0)) as at:
+            reader, writer = await asyncio.open_connection(*at["c0"])
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+
+
+async def test_a_broken_connection_does_not_touch_another() -> None:
+    async with target(echo=True) as server, shaped(server.port, link(20.0)) as at:
+        reader, writer = await asyncio.open_connection(*at["c0"])
+        other = socket.create_connection(at["c0"])
+        other.send(bytes(20_000))
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
+        other.close()  # with a reset
+        writer.write(b"still here")
+        assert await reader.readexactly(10) == b"still here"
+        writer.close()
+
+
+async def test_every_change_is_logged(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "shaping.csv", ShapingRow)
+    rows: list[ShapingRow] = []
+    async with target() as server, shaped(server.port, link(8.0, 0.0, 4.0), log=log):
+        while len(rows) < 4:
+            await asyncio.sleep(0.05)
+            rows = list(read_rows(tmp_path / "shaping.csv", ShapingRow))
+    log.close()
+    assert [row.bw for row in rows[:4]] == [8.0, 0.0, 4.0, 8.0]
+    assert {row.link for row in rows} == {"c0"}
+    assert all(row.late_ms >= 0.0 for row in rows)
+    steps = [after.ts - before.ts for before, after in itertools.pairwise(rows)]
+    assert all(step > 0 for step in steps)
