@@ -147,18 +147,24 @@ class Batch:
     """One decision of the executor: frames that ran or were dropped together.
 
     Attributes:
-        variant: index in the group's zoo.
+        variant: index in the group's zoo of the one that ran.
+        planned_variant: of the one that the plan runs here.
+        fallbacks: faster ones that could have run instead.
         queue: frames in the queue at the decision.
         head_slack_ms: to the earliest deadline at the decision.
+        decided_ns: when it was decided.
         started_ns: begin of inference; ``ended_ns``: its end. Equal for drops.
     """
 
     device: int
     group: str
     variant: int
+    planned_variant: int
+    fallbacks: tuple[int, ...]
     planned_batch: int
     queue: int
     head_slack_ms: float
+    decided_ns: int
     started_ns: int
     ended_ns: int
     ran: int
@@ -252,6 +258,7 @@ class Measure:
     Attributes:
         limit_s: stop before ``batches`` after so long; 0: never.
         max_batch: largest batch that will be asked for.
+        processor_time: count the process's processor time instead of the wall's.
     """
 
     variant: str
@@ -259,6 +266,7 @@ class Measure:
     batches: int
     limit_s: float
     max_batch: int
+    processor_time: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +316,10 @@ Message = (
     | PlannerReady
     | PlanRequest
     | PlanReply
+    | ConfigureProfiler
+    | Measure
+    | Measuring
+    | Measured
     | ConfigureLogs
     | LogRows
 )

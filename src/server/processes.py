@@ -98,7 +98,7 @@ class ProcessLink:
             await asyncio.to_thread(self._child.stop, STOP_PATIENCE_S)
 
     def _readable(self) -> None:
-        """One message per call: the loop calls again while there are more, and what is due in between is not held up."""
+        """One message per call: the loop calls again while there are more, and nothing due in between is held up."""
         try:
             message = self._child.channel.receive()
         except EOFError:

@@ -18,6 +18,7 @@ import numpy as np
 from moonjelly.errors import MoonjellyError
 from moonjelly.network import observe_size
 from moonjelly.planning import keep_previous
+from moonjelly.planning.best_effort import devices_for_starved
 from moonjelly.planning.problem import Assignment, Plan, Problem
 from moonjelly.rpc import messages
 from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
@@ -32,6 +33,7 @@ from server.core.frames import FrameBook, PendingFrame, deadline_of
 from server.core.placement import (
     Rules,
     bandwidth_bps,
+    best_effort,
     budget_of,
     lowered,
     models_of,
@@ -88,6 +90,7 @@ class Core:
         self._input_sizes = {
             group: tuple(variant.input_size for variant in zoo.variants) for group, zoo in settings.zoos.items()
         }
+        self._names = {group: tuple(variant.name for variant in zoo.variants) for group, zoo in settings.zoos.items()}
         self.sessions = SessionTable(settings.session_ttl_ns, settings.max_sessions)
         self.devices = [
             DeviceState(device_id, speed, SlotPool(settings.slots)) for device_id, speed in enumerate(settings.speeds)
@@ -317,7 +320,6 @@ class Core:
 
     def _learn(self, session: Session, frame: messages.Frame, now_ns: int) -> None:
         """What the frame tells of its client's link and content."""
-        session.reported_ns = now_ns
         if frame.rtt_ms > 0.0:
             session.rtt_ms = frame.rtt_ms
         if frame.data and now_ns - session.learnt_ns >= _LEARN_SIZE_EVERY_NS:
@@ -327,9 +329,9 @@ class Core:
         if frame.bandwidth_bps <= 0.0:
             return
         session.bandwidth_bps = frame.bandwidth_bps
-        planned_bps = session.planned_bandwidth_bps
+        planned_bps = session.snapshot_bandwidth_bps
         if session.plan.placed and abs(frame.bandwidth_bps - planned_bps) > _BANDWIDTH_CHANGE * planned_bps:
-            budget = self._budget(session, now_ns)
+            budget = self._budget(session)
             if budget[session.plan.variant] < self._rules.latency_factor * session.plan.infer_ms:
                 self._planning.want("bandwidth")
 
@@ -369,7 +371,7 @@ class Core:
             if not pending.answered:
                 self._settle(pending, answer, batch, device, now_ns)
         if batch.ran or dropped:
-            self._out.append(ev.Record(_dispatch_row(batch, dropped, self._variant_name(batch.group, batch.variant))))
+            self._out.append(ev.Record(_dispatch_row(batch, dropped, self._names[batch.group])))
 
     def _settle(
         self, pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, device: DeviceState, now_ns: int
@@ -415,7 +417,7 @@ class Core:
             reason=reason,
             detections=detections,
             variant=variant,
-            next_variant=self._next_variant(session, now_ns),
+            next_variant=self._next_variant(session),
             plan_version=session.plan.version,
             stages=times,
             sent_ns=ServerInstant(now_ns),
@@ -427,16 +429,14 @@ class Core:
         self._out.append(ev.Record(self._frame_row(pending, session, result, queued_ns)))
         self._end_if_done(session)
 
-    def _next_variant(self, session: Session, now_ns: int) -> int:
+    def _next_variant(self, session: Session) -> int:
         planned_bps = session.planned_bandwidth_bps
         if session.bandwidth_bps >= (1.0 - _BANDWIDTH_CHANGE) * planned_bps or not session.plan.placed:
             return session.plan.variant
-        return lowered(session, self._budget(session, now_ns))
+        return lowered(session, self._budget(session))
 
-    def _budget(self, session: Session, now_ns: int) -> tuple[float, ...]:
-        return budget_of(
-            session, self._input_sizes[session.group], bandwidth_bps(session, now_ns), overhead_ms(self.devices)
-        )
+    def _budget(self, session: Session) -> tuple[float, ...]:
+        return budget_of(session, self._input_sizes[session.group], bandwidth_bps(session), overhead_ms(self.devices))
 
     # -- devices ------------------------------------------------------------------------------------------------------
 
@@ -503,8 +503,8 @@ class Core:
         for other in self.sessions:
             if other is not session and other.plan.placed and other.wants_place(now_ns):
                 load_fps[other.plan.device] = load_fps.get(other.plan.device, 0.0) + other.fps
-        session.planned_bandwidth_bps = bandwidth_bps(session, now_ns)
-        budget = self._budget(session, now_ns)
+        session.planned_bandwidth_bps = session.snapshot_bandwidth_bps = bandwidth_bps(session)
+        budget = self._budget(session)
         assignment = provisional(session, budget, self.devices, load_fps, self._rules)
         own_ms = overhead_ms(self.devices)
         if assignment is None:
@@ -545,8 +545,9 @@ class Core:
                 continue
             self._tell(device)
         own_ms = overhead_ms(self.devices)
+        starved = devices_for_starved(problem, plan)
         for session in self.sessions:
-            self._inform(session, plan, own_ms)
+            self._inform(session, plan, starved.get(session.session_id), own_ms)
         self._out.append(
             ev.Record(
                 PlanRow(
@@ -566,16 +567,21 @@ class Core:
             )
         )
 
-    def _inform(self, session: Session, plan: Plan, own_ms: float) -> None:
+    def _inform(self, session: Session, plan: Plan, starved_on: int | None, own_ms: float) -> None:
         assignment = plan.device_of(session.session_id)
         reason = plan.rejected.get(session.session_id)
-        if assignment is not None:
+        if starved_on is not None:
+            device = self.devices[starved_on]
+            assert device.assignment is not None
+            update = best_effort(self._planning.run, device.assignment, device, own_ms, self._rules.profiles)
+        elif assignment is not None:
             device = self.devices[assignment.device_id]
             update = placed(self._planning.run, assignment, device, own_ms, self._rules.profiles)
         elif reason is not None:
             update = rejected(self._planning.run, reason, own_ms)
         else:
             return  # it joined after the snapshot; the next plan is on its way
+        session.planned_bandwidth_bps = session.snapshot_bandwidth_bps
         changed = not same_place(session.plan, update)
         session.plan = update
         if changed and session.stream is not None:
@@ -637,7 +643,7 @@ class Core:
             request_size=pending.size_bytes,
             response_size=_RESULT_BYTES + _BOX_BYTES * len(result.detections),
             scheduler_run_count=result.plan_version,
-            used_model=self._variant_name(pending.group, result.variant) if times.batch else "",
+            used_model=self._names[pending.group][result.variant] if times.batch else "",
             gpu_number=pending.device,
             batch=times.batch,
             outcome=result.outcome,
@@ -645,9 +651,6 @@ class Core:
             queued_ts=queued_ns,
             deadline_ts=pending.run_by_ns or None,
         )
-
-    def _variant_name(self, group: str, variant: int) -> str:
-        return self._settings.zoos[group].variants[variant].name
 
     def _send(self, stream: int, item: ev.Item) -> None:
         self._out.append(ev.Send(stream, item))
@@ -680,15 +683,17 @@ def _stage_times(pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, no
     )
 
 
-def _dispatch_row(batch: ipc.Batch, dropped: int, variant: str) -> DispatchRow:
+def _dispatch_row(batch: ipc.Batch, dropped: int, names: Sequence[str]) -> DispatchRow:
     return DispatchRow(
-        ts=batch.started_ns,
+        ts=batch.decided_ns,
         gpu_number=batch.device,
-        variant=variant,
+        variant=names[batch.variant],
         planned_batch=batch.planned_batch,
         queue=batch.queue,
         batch=batch.ran,
         dropped=dropped,
         head_slack=batch.head_slack_ms,
         infer_ms=ns_to_ms(batch.ended_ns - batch.started_ns),
+        planned_variant=names[batch.planned_variant],
+        fallbacks=" ".join(names[variant] for variant in batch.fallbacks),
     )

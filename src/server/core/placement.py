@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from moonjelly.adaptation import next_variant
 from moonjelly.network import budgets
 from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
 from moonjelly.profiles import Profile
 from moonjelly.rpc.messages import PlanUpdate
-from moonjelly.units import NS_PER_S
 from server.core.devices import FIXED_OVERHEAD_MS, DeviceState
 from server.core.sessions import Session
 
 INITIAL_BANDWIDTH_BPS = 8_000_000.0
 """Assumed of a client that has not reported any: a mediocre LTE uplink."""
-STALE_NS = 2 * NS_PER_S
-"""After this long without a report, a low bandwidth is forgotten: a rejected client sends none."""
 MAX_OVERHEAD_MS = 20.0
 
 
@@ -36,13 +33,9 @@ class Rules:
     rho: float
 
 
-def bandwidth_bps(session: Session, now_ns: int) -> float:
-    """What planning assumes of a client's uplink."""
-    if session.bandwidth_bps <= 0.0:
-        return INITIAL_BANDWIDTH_BPS
-    if now_ns - session.reported_ns > STALE_NS:
-        return max(session.bandwidth_bps, INITIAL_BANDWIDTH_BPS)
-    return session.bandwidth_bps
+def bandwidth_bps(session: Session) -> float:
+    """What planning assumes of a client's uplink: its last report, also while it is silent."""
+    return session.bandwidth_bps if session.bandwidth_bps > 0.0 else INITIAL_BANDWIDTH_BPS
 
 
 def overhead_ms(devices: Iterable[DeviceState]) -> float:
@@ -71,7 +64,7 @@ def problem_of(
     clients = []
     for session in sessions:
         if session.wants_place(now_ns):
-            rate_bps = session.planned_bandwidth_bps = bandwidth_bps(session, now_ns)
+            rate_bps = session.snapshot_bandwidth_bps = bandwidth_bps(session)
             budget = budget_of(session, input_sizes[session.group], rate_bps, own_ms)
             clients.append(Client(session.session_id, session.fps, session.slo_ms, budget, session.group))
     return Problem(
@@ -123,6 +116,22 @@ def placed(
         infer_ms=profile.latency(assignment.variant, assignment.batch, device.speed),
         overhead_ms=own_ms,
     )
+
+
+def best_effort(
+    version: int,
+    assignment: Assignment,
+    device: DeviceState,
+    own_ms: float,
+    profiles: Mapping[tuple[str, str], Profile],
+) -> PlanUpdate:
+    """What a client whose link is too poor for any plan is told: it is served without a promise.
+
+    It goes on sending what its link carries, so that its bandwidth goes on being measured.
+    """
+    update = placed(version, assignment, device, own_ms, profiles)
+    reason = "served without a promise: its link is too poor for its deadline on any device"
+    return replace(update, variant=0, reason=reason)
 
 
 def rejected(version: int, reason: str, own_ms: float) -> PlanUpdate:

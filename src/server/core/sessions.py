@@ -46,7 +46,8 @@ class Session:
         leaving: the client has said goodbye.
         input_ended: it sends no more on its present stream.
         bandwidth_bps: as it reported last; 0: never.
-        reported_ns: when it did.
+        learnt_ns: when its frames' size was last looked at.
+        snapshot_bandwidth_bps: what the latest planning problem says.
         planned_bandwidth_bps: what its place in the plan was computed with.
         rtt_ms: as it reported last.
         sizes: what its frames weigh.
@@ -70,8 +71,8 @@ class Session:
     outstanding: int = 0
     leaving: bool = False
     input_ended: bool = False
-    reported_ns: int = 0
     learnt_ns: int = 0
+    snapshot_bandwidth_bps: float = 0.0
     planned_bandwidth_bps: float = 0.0
     sizes: FrameSizes = field(default_factory=FrameSizes)
     undelivered: deque[messages.Result] = field(default_factory=lambda: deque(maxlen=_UNDELIVERED))

@@ -6,6 +6,8 @@ import gc
 import logging
 import sys
 
+import cv2
+
 from moonjelly.dispatching import create
 from moonjelly.errors import ExecutorError, MoonjellyError
 from moonjelly.inference import make_executor
@@ -30,6 +32,7 @@ _MEDIAN = ProfileOptions(percentile=50)
 def main() -> None:
     """Configure, get warm, say so, run."""
     become()
+    cv2.setNumThreads(1)  # its pool is the process's, and one decode per pool thread runs here
     logging.basicConfig(format="%(asctime)s executor %(levelname)s %(message)s", level=logging.WARNING)
     channel = inherited()
     configure = channel.receive()

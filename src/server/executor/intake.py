@@ -47,9 +47,10 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The loader has made ``serve``'s variant resident, or says why it could not."""
+    """The loader has made ``serve``'s variant resident, or says why it could not. ``ahead``: nobody runs it yet."""
 
     serve: ipc.Serve
+    ahead: bool = False
     error: str = ""
 
 

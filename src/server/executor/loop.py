@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, QueuedFrame, Run
 from moonjelly.errors import ExecutorError
@@ -112,6 +113,8 @@ class ExecutorLoop:
     def _loaded(self, loaded: Loaded) -> None:
         if loaded.error:
             self._send(ipc.Trouble(self._device, loaded.error))
+        elif loaded.ahead:
+            self._plan = self._device_plan(self.active)
         elif loaded.serve.plan_version >= max(self.active.plan_version, self._next.plan_version if self._next else 0):
             self._next = loaded.serve
 
@@ -122,9 +125,10 @@ class ExecutorLoop:
         self._next = None
         changed = (serve.group, serve.variant) != (self.active.group, self.active.variant)
         self.active = serve
-        self._plan = self._device_plan(serve)
         if changed:
             models.trim(serve.group, serve.variant)
+        self._plan = self._device_plan(serve)
+        if changed:
             resident = tuple(sorted(self._executor.resident()))
             self._send(ipc.Switched(self._device, serve.plan_version, serve.group, serve.variant, resident))
 
@@ -150,7 +154,17 @@ class ExecutorLoop:
         waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
         queue.take(drop.frames)
         answers = tuple(_answer(self._held.pop(f.key), Outcome.DROPPED, drop.reason) for f in drop.frames)
-        self._send(self._batch(answers, self.active.group, waiting, slack_ms, now_ns, now_ns))
+        self._send(
+            self._batch(
+                answers,
+                self.active.group,
+                queue=waiting,
+                head_slack_ms=slack_ms,
+                decided_ns=now_ns,
+                started_ns=now_ns,
+                ended_ns=now_ns,
+            )
+        )
 
     def _run_batch(self, run: Run, queue: DeadlineQueue, now_ns: int) -> None:
         waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
@@ -170,7 +184,19 @@ class ExecutorLoop:
             answers = tuple(
                 _answer(frame, Outcome.ON_TIME, "", result) for frame, result in zip(frames, results, strict=True)
             )
-        self._send(self._batch(answers, self.active.group, waiting, slack_ms, started_ns, ended_ns, ran=len(frames)))
+        self._send(
+            self._batch(
+                answers,
+                self.active.group,
+                queue=waiting,
+                head_slack_ms=slack_ms,
+                decided_ns=now_ns,
+                started_ns=started_ns,
+                ended_ns=ended_ns,
+                ran=len(frames),
+                variant=run.variant,
+            )
+        )
         self._dispatcher.finished(ended_ns, run.frames)
         self._check_failures(error)
 
@@ -198,27 +224,17 @@ class ExecutorLoop:
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def _batch(
-        self,
-        answers: tuple[ipc.Answer, ...],
-        group: str,
-        queue: int = 0,
-        head_slack_ms: float = 0.0,
-        started_ns: int = 0,
-        ended_ns: int = 0,
-        ran: int = 0,
-    ) -> ipc.Batch:
+    def _batch(self, answers: tuple[ipc.Answer, ...], group: str, **times: Any) -> ipc.Batch:
+        plan = self._plan
+        fields = {"queue": 0, "head_slack_ms": 0.0, "decided_ns": 0, "started_ns": 0, "ended_ns": 0, "ran": 0}
         return ipc.Batch(
             device=self._device,
             group=group,
-            variant=self._plan.variant,
-            planned_batch=self._plan.batch,
-            queue=queue,
-            head_slack_ms=head_slack_ms,
-            started_ns=started_ns,
-            ended_ns=ended_ns,
-            ran=ran,
+            planned_variant=plan.variant,
+            fallbacks=plan.fallbacks,
+            planned_batch=plan.batch,
             answers=answers,
+            **({"variant": plan.variant} | fields | times),
         )
 
     def _send(self, message: ipc.Message) -> None:
@@ -229,7 +245,9 @@ class ExecutorLoop:
 
     def _device_plan(self, serve: ipc.Serve) -> DevicePlan:
         profile = self._profiles[serve.group]
-        return DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), self._speed)
+        loaded = self._executor.resident()
+        resident = [i for i, one in enumerate(profile.variants) if qualified(serve.group, one).name in loaded]
+        return DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), self._speed, resident)
 
 
 def _head_slack_ms(queue: DeadlineQueue, now_ns: int) -> float:

@@ -115,17 +115,21 @@ class ResidentModels:
             if not self._orders.empty() or _memory_is_short():
                 return
             try:
-                self._load(serve.group, index)
+                if self._load(serve.group, index):
+                    self._report(Loaded(replace(serve, variant=index), ahead=True))
             except MoonjellyError as fault:
                 self._report(Loaded(replace(serve, variant=index), error=str(fault)))
 
-    def _load(self, group: str, index: int) -> None:
+    def _load(self, group: str, index: int) -> bool:
+        """Whether it had to be loaded."""
         zoo = self._zoos[group]
         variant = zoo.variants[index]
         named = qualified(group, variant)
-        if named.name not in self._executor.resident():
-            source = zoo.source(variant.model, with_weights=self._executor.needs_pixels)
-            self._executor.load(named, source, self._max_batch)
+        if named.name in self._executor.resident():
+            return False
+        source = zoo.source(variant.model, with_weights=self._executor.needs_pixels)
+        self._executor.load(named, source, self._max_batch)
+        return True
 
     def _neighbourhood(self, group: str, variant: int) -> list[int]:
         indices = sorted(range(len(self._zoos[group].variants)), key=lambda index: (abs(index - variant), index))

@@ -1,0 +1,530 @@
+"""The server's deciding core, driven without sockets, processes or clocks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pytest
+
+from moonjelly.planning import create_policy
+from moonjelly.profiles import Profile
+from moonjelly.rpc import messages
+from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
+from moonjelly.types import Outcome, Variant
+from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant
+from server import ipc
+from server.core import Core
+from server.core import events as ev
+from server.core.core import HANG_NS, Settings
+from server.core.frames import WATCH_GRACE_NS
+from server.core.placement import Rules
+from server.core.planner import PLANNER_PATIENCE_NS
+from server.core.sessions import KEEP_PLACE_NS
+
+LATENCY_MS = (5.0, 10.0, 20.0)
+SIZES = (64, 96, 128)
+PROFILE = Profile(
+    "paper-gpu",
+    tuple(Variant(f"net-{size}", "net", size) for size in SIZES),
+    (0.2, 0.3, 0.4),
+    tuple(tuple(alone * (0.75 + 0.25 * batch) for batch in range(1, 5)) for alone in LATENCY_MS),
+)
+ZOO = messages.ZooInfo(
+    "paper", "default", tuple(messages.ZooVariant(f"net-{size}", size, 0.2) for size in SIZES), ("car",)
+)
+START_NS = 100 * NS_PER_S
+T = TypeVar("T")
+
+
+def settings(**changes: Any) -> Settings:
+    base = Settings(
+        zoos={"default": ZOO},
+        rules=Rules({("paper-gpu", "default"): PROFILE}, 2.0, 0.9),
+        speeds=[1.0, 1.0],
+        slots=4,
+        policy="best-uniform",
+        interval_ns=NS_PER_S // 2,
+        plan_budget_ns=NS_PER_S // 4,
+        session_ttl_ns=10 * NS_PER_S,
+        max_sessions=3,
+        max_frame_bytes=1000,
+        max_outstanding=3,
+    )
+    return replace(base, **changes)
+
+
+@dataclass
+class World:
+    """A core, its clock, and what it wanted done."""
+
+    core: Core
+    now_ns: int = START_NS
+    done: list[ev.Instruction] = field(default_factory=list)
+
+    def emit(self, event: ev.Event) -> list[ev.Instruction]:
+        out = self.core.handle(event, self.now_ns)
+        self.done += out
+        return out
+
+    def all(self, kind: type[T]) -> list[T]:
+        return [one for one in self.done if isinstance(one, kind)]
+
+    def sent(self, stream: int, kind: type[T]) -> list[T]:
+        return [s.item for s in self.all(ev.Send) if s.stream == stream and isinstance(s.item, kind)]
+
+    def rows(self, kind: type[T]) -> list[T]:
+        return [r.row for r in self.all(ev.Record) if isinstance(r.row, kind)]
+
+    def up(self, *devices: int) -> None:
+        for device in devices:
+            self.emit(ev.DeviceUp(device, "paper-gpu", "default"))
+        self.plan()
+
+    def plan(self) -> None:
+        """Answer the latest planning request as the planner process would, until none is open."""
+        while True:
+            request = self.all(ev.AskPlanner)[-1].request
+            plan = create_policy("best-uniform").plan(request.problem)
+            self.emit(ev.PlanMade(ipc.PlanReply(request.run, plan, "", 1.0)))
+            if self.all(ev.AskPlanner)[-1].request is request:
+                return
+
+    def join(self, stream: int, **changes: Any) -> messages.Welcome | None:
+        fields: dict[str, Any] = {"name": "cam", "slo_ms": 100.0, "fps": 10.0, "bandwidth_bps": 50e6}
+        self.emit(ev.Joined(stream, messages.Hello(**(fields | changes)), bytes([stream]) * 16))
+        welcomes = self.sent(stream, messages.Welcome)
+        return welcomes[-1] if welcomes else None
+
+    def frame(self, stream: int, frame_id: int, **changes: Any) -> list[ev.Instruction]:
+        captured = ClientInstant(self.now_ns - 2 * NS_PER_MS)
+        fields: dict[str, Any] = {
+            "frame_id": frame_id, "captured_ns": captured, "sent_ns": captured, "width": 64, "height": 64,
+            "variant": 0, "quality": 90, "bandwidth_bps": 50e6, "rtt_ms": 2.0, "server_minus_client_ns": 0,
+            "offset_bound_ns": 1, "data": b"x" * 100,
+        }  # fmt: skip
+        return self.emit(ev.FrameReceived(stream, messages.Frame(**(fields | changes)), self.now_ns))
+
+    def result(self, stream: int, frame_id: int) -> messages.Result:
+        found = [r for r in self.sent(stream, messages.Result) if r.frame_id == frame_id]
+        assert len(found) == 1, f"{len(found)} results for frame {frame_id}"
+        return found[0]
+
+    def finish(self, *submits: ev.SubmitFrame | ev.MoveFrame, outcome: Outcome = Outcome.ON_TIME) -> None:
+        """Answer submitted frames as their executor would."""
+        one = np.ones
+        answers = tuple(
+            ipc.Answer(
+                s.submit.key, outcome, "" if outcome is Outcome.ON_TIME else "no",
+                one((1, 4), np.float32).tobytes(), one(1, np.float32).tobytes(), one(1, np.int32).tobytes(),
+                self.now_ns, 0,
+            )
+            for s in submits
+        )  # fmt: skip
+        ran = len(answers) if outcome is Outcome.ON_TIME else 0
+        now = self.now_ns
+        self.emit(
+            ev.BatchFinished(
+                ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, now, now, now, ran, answers)
+            )
+        )
+
+    def pass_ms(self, duration_ms: float) -> None:
+        """Move the clock, waking the core when it wants to be."""
+        end_ns = self.now_ns + round(duration_ms * NS_PER_MS)
+        while (wake_ns := self.core.wake_ns()) is not None and wake_ns <= end_ns:
+            self.now_ns = max(self.now_ns, wake_ns)
+            self.emit(ev.Woken())
+        self.now_ns = end_ns
+
+
+@pytest.fixture
+def world() -> World:
+    """Two devices, up."""
+    made = World(Core(settings()))
+    made.up(0, 1)
+    return made
+
+
+class TestJoining:
+    def test_a_newcomer_is_welcomed_and_placed_at_once(self, world: World) -> None:
+        welcome = world.join(1)
+        assert welcome is not None
+        assert welcome.plan.placed
+        assert not welcome.resumed
+        assert (welcome.zoo, welcome.max_frame_bytes, welcome.max_outstanding) == (ZOO, 1000, 3)
+
+    def test_the_plan_follows_and_raises_the_variant(self, world: World) -> None:
+        world.join(1)
+        world.plan()
+        (update,) = world.sent(1, messages.PlanUpdate)
+        assert update.placed
+        assert update.variant == 2
+        assert update.infer_ms == pytest.approx(20.0)
+
+    @pytest.mark.parametrize(
+        ("changes", "code", "text"),
+        [
+            ({"slo_ms": 0.0}, "INVALID_ARGUMENT", r"slo_ms is 0.0; it must be in \(0, 60000\]"),
+            ({"slo_ms": float("nan")}, "INVALID_ARGUMENT", "slo_ms is nan"),
+            ({"fps": -1.0}, "INVALID_ARGUMENT", "fps is -1.0; it must be in"),
+            ({"fps": float("inf")}, "INVALID_ARGUMENT", "fps is inf"),
+            ({"group": "boats"}, "INVALID_ARGUMENT", "model group 'boats' is unknown; this server has default"),
+            ({"protocol_version": 9}, "INVALID_ARGUMENT", "protocol version 9; this server speaks 1"),
+            ({"resume_token": b"?"}, "UNAUTHENTICATED", "the resume token is unknown"),
+        ],
+    )
+    def test_what_cannot_be_served_is_refused_in_words(
+        self, world: World, changes: dict[str, Any], code: str, text: str
+    ) -> None:
+        assert world.join(1, **changes) is None
+        (error,) = world.sent(1, messages.StreamError)
+        assert error.fatal
+        assert error.code == code
+        assert re.search(text, error.message)
+        assert world.all(ev.EndStream) == [ev.EndStream(1)]
+
+    def test_the_number_of_sessions_is_limited(self, world: World) -> None:
+        for stream in (1, 2, 3):
+            assert world.join(stream) is not None
+        assert world.join(4) is None
+        (error,) = world.sent(4, messages.StreamError)
+        assert error.code == "RESOURCE_EXHAUSTED"
+        assert "3 sessions, its limit" in error.message
+
+    def test_a_client_without_room_is_rejected_at_once_and_placed_when_there_is_room(self, world: World) -> None:
+        for stream in (1, 2):
+            world.join(stream, fps=350.0, slo_ms=1000.0)
+        world.plan()
+        welcome = world.join(3, fps=350.0, slo_ms=1000.0)
+        world.plan()
+        assert welcome is not None
+        plan = world.sent(3, messages.PlanUpdate)[-1] if world.sent(3, messages.PlanUpdate) else welcome.plan
+        assert not plan.placed
+        assert plan.reason
+        world.frame(3, 1)
+        assert world.result(3, 1).outcome is Outcome.REJECTED
+        assert world.result(3, 1).reason == plan.reason
+        world.emit(ev.ByeReceived(1))
+        world.plan()
+        assert world.sent(3, messages.PlanUpdate)[-1].placed
+
+    def test_a_client_whose_link_is_too_poor_is_served_without_a_promise(self, world: World) -> None:
+        world.join(1, bandwidth_bps=1000.0)
+        world.plan()
+        update = world.sent(1, messages.PlanUpdate)[-1]
+        assert update.placed
+        assert update.variant == 0
+        assert "without a promise" in update.reason
+
+
+class TestFrames:
+    @pytest.fixture(autouse=True)
+    def _joined(self, world: World) -> None:
+        world.join(1)
+        world.plan()
+
+    def test_a_frame_is_acknowledged_submitted_and_answered_once(self, world: World) -> None:
+        world.frame(1, 1)
+        (ack,) = world.sent(1, messages.Ack)
+        assert (ack.frame_id, ack.received_ns, ack.size_bytes) == (1, START_NS, 100)
+        (submit,) = world.all(ev.SubmitFrame)
+        assert submit.submit.length == 100
+        assert START_NS + 90 * NS_PER_MS < submit.submit.deadline_ns < START_NS + 98 * NS_PER_MS
+        world.now_ns += 10 * NS_PER_MS
+        world.finish(submit)
+        result = world.result(1, 1)
+        assert result.outcome is Outcome.ON_TIME
+        assert len(result.detections) == 1
+        assert result.variant == 1
+        assert result.next_variant == 2
+        (row,) = world.rows(ServerFrameRow)
+        assert row.outcome is Outcome.ON_TIME
+        assert row.used_model == "net-96"
+        assert row.deadline_ts == submit.submit.deadline_ns
+        (decision,) = world.rows(DispatchRow)
+        assert (decision.batch, decision.queue, decision.variant) == (1, 3, "net-96")
+        assert (decision.planned_variant, decision.fallbacks) == ("net-96", "net-64")
+
+    def test_an_overdue_frame_is_answered_whatever_its_device_does(self, world: World) -> None:
+        world.frame(1, 1)
+        (submit,) = world.all(ev.SubmitFrame)
+        deadline_ns = START_NS - 2 * NS_PER_MS + 100 * NS_PER_MS - 1 * NS_PER_MS  # capture + SLO - half the round trip
+        world.pass_ms((deadline_ns + WATCH_GRACE_NS - START_NS) / NS_PER_MS - 0.01)
+        assert not world.sent(1, messages.Result)
+        world.pass_ms(0.02)
+        result = world.result(1, 1)
+        assert result.outcome is Outcome.DROPPED
+        assert result.reason == "its deadline passed while it waited for device 0"
+        world.finish(submit)
+        assert world.result(1, 1) is result
+        assert world.core.pending_frames == 0
+
+    def test_an_answer_within_the_grace_is_late_not_lost(self, world: World) -> None:
+        world.frame(1, 1)
+        world.now_ns += 98 * NS_PER_MS
+        world.finish(*world.all(ev.SubmitFrame))
+        result = world.result(1, 1)
+        assert result.outcome is Outcome.LATE
+        assert result.reason == "1.0 ms after its deadline"
+        assert len(result.detections) == 1
+
+    def test_a_frame_that_arrives_after_its_deadline_is_dropped_at_once(self, world: World) -> None:
+        world.frame(1, 1, captured_ns=ClientInstant(START_NS - 150 * NS_PER_MS))
+        assert world.result(1, 1).reason == "its deadline passed on the way: capture to reception took 150.0 ms"
+        assert not world.all(ev.SubmitFrame)
+
+    def test_without_an_offset_the_uplink_is_estimated(self, world: World) -> None:
+        nowhere = ClientInstant(7)
+        world.frame(
+            1, 1, captured_ns=nowhere, sent_ns=nowhere, server_minus_client_ns=None, bandwidth_bps=100e3, rtt_ms=10.0
+        )
+        (submit,) = world.all(ev.SubmitFrame)
+        uplink_ms = 5.0 + 100 * 8 / 100e3 * 1000
+        expected_ns = START_NS + round((100.0 - uplink_ms - 5.0 - 0.5) * NS_PER_MS)
+        assert submit.submit.deadline_ns == pytest.approx(expected_ns, abs=1000)
+
+    @pytest.mark.parametrize(("ids", "wrong"), [((1, 1), 1), ((5, 4), 4), ((0,), 0)])
+    def test_ids_must_increase(self, world: World, ids: tuple[int, ...], wrong: int) -> None:
+        for frame_id in ids:
+            world.frame(1, frame_id)
+        (error,) = world.sent(1, messages.StreamError)
+        assert not error.fatal
+        assert error.frame_id == wrong
+        assert error.message.startswith(f"frame id {wrong} after")
+        assert [ack.frame_id for ack in world.sent(1, messages.Ack)] == list(ids[:-1])
+
+    def test_too_large_a_frame_costs_only_itself(self, world: World) -> None:
+        world.frame(1, 1, data=b"x" * 1001)
+        (error,) = world.sent(1, messages.StreamError)
+        assert (error.code, error.frame_id, error.fatal) == ("RESOURCE_EXHAUSTED", 1, False)
+        assert error.message == "frame of 1001 bytes; at most 1000 are accepted"
+        world.frame(1, 2)
+        assert len(world.all(ev.SubmitFrame)) == 1
+
+    def test_an_unknown_variant_fails_that_frame(self, world: World) -> None:
+        world.frame(1, 1, variant=3)
+        assert world.result(1, 1).outcome is Outcome.FAILED
+        assert world.result(1, 1).reason == "unknown variant 3; the zoo has 0 to 2"
+
+    def test_outstanding_frames_are_limited_per_client(self, world: World) -> None:
+        for frame_id in (1, 2, 3, 4):
+            world.frame(1, frame_id)
+        assert world.result(1, 4).reason == "3 frames of this client wait already"
+        world.join(2)
+        world.frame(2, 1)
+        assert not world.sent(2, messages.Result)
+
+    def test_a_full_device_drops_and_frees(self, world: World) -> None:
+        world.join(2)
+        world.join(3)
+        first = world.core.sessions.get(1)
+        assert first is not None
+        for session in world.core.sessions:
+            session.plan = first.plan
+        for stream in (1, 2, 3):
+            for frame_id in (1, 2):
+                world.frame(stream, frame_id)
+        assert world.result(3, 1).reason == "device 0 holds 4 frames, its limit"
+        world.finish(*world.all(ev.SubmitFrame))
+        world.frame(3, 3)
+        assert len(world.all(ev.SubmitFrame)) == 5
+
+    def test_a_worse_link_lowers_the_next_size_and_asks_for_a_plan(self, world: World) -> None:
+        runs = world.core.plans
+        world.frame(1, 1, data=b"x" * 900, bandwidth_bps=200e3)
+        world.finish(*world.all(ev.SubmitFrame))
+        assert world.result(1, 1).next_variant < 2
+        assert world.core.plans == runs + 1
+        world.plan()
+        assert world.rows(PlanRow)[-1].trigger == "bandwidth"
+
+    def test_pings_are_answered_with_their_reception(self, world: World) -> None:
+        world.emit(ev.PingReceived(1, messages.Ping(ClientInstant(42)), START_NS - 5))
+        (pong,) = world.sent(1, messages.Pong)
+        assert (pong.sent_client_ns, pong.received_ns) == (42, START_NS - 5)
+
+
+class TestLeaving:
+    @pytest.fixture(autouse=True)
+    def _joined(self, world: World) -> None:
+        world.join(1)
+        world.plan()
+
+    def test_goodbye_waits_for_outstanding_results(self, world: World) -> None:
+        world.frame(1, 1)
+        world.emit(ev.ByeReceived(1))
+        assert not world.all(ev.EndStream)
+        world.frame(1, 2)
+        (error,) = world.sent(1, messages.StreamError)
+        assert error.message == "a frame after goodbye"
+        world.finish(*world.all(ev.SubmitFrame))
+        assert world.result(1, 1).outcome is Outcome.ON_TIME
+        assert world.all(ev.EndStream) == [ev.EndStream(1)]
+        assert len(world.core.sessions) == 0
+
+    def test_a_half_closed_stream_ends_after_its_results_and_can_be_resumed(self, world: World) -> None:
+        world.frame(1, 1)
+        world.emit(ev.InputEnded(1))
+        assert not world.all(ev.EndStream)
+        world.finish(*world.all(ev.SubmitFrame))
+        assert world.all(ev.EndStream) == [ev.EndStream(1)]
+        world.emit(ev.StreamClosed(1))
+        assert world.join(2, resume_token=bytes([1]) * 16) is not None
+
+    def test_a_lost_client_resumes_with_its_id_statistics_and_results(self, world: World) -> None:
+        world.frame(1, 7)
+        world.emit(ev.StreamClosed(1))
+        assert ev.Tell(0, ipc.Forget(1)) in world.done
+        world.finish(*world.all(ev.SubmitFrame))
+        world.pass_ms(5000)
+        welcome = world.join(2, resume_token=bytes([1]) * 16)
+        assert welcome is not None
+        assert welcome.resumed
+        assert (welcome.session_id, welcome.last_frame_id) == (1, 7)
+        assert world.result(2, 7).outcome is Outcome.ON_TIME
+        statistics = world.core.sessions.history[1]
+        assert (statistics.frames, statistics.resumes, statistics.outcomes) == (1, 1, {Outcome.ON_TIME: 1})
+
+    def test_resuming_takes_over_from_a_stream_that_seems_alive(self, world: World) -> None:
+        world.join(2, resume_token=bytes([1]) * 16)
+        (error,) = world.sent(1, messages.StreamError)
+        assert (error.code, error.fatal) == ("ABORTED", True)
+        world.frame(1, 1)
+        world.frame(2, 1)
+        assert not world.sent(1, messages.Ack)
+        assert len(world.sent(2, messages.Ack)) == 1
+        world.emit(ev.StreamClosed(1))
+        world.frame(2, 2)
+        assert len(world.sent(2, messages.Ack)) == 2
+
+    def test_a_vanished_client_loses_its_place_then_its_session(self, world: World) -> None:
+        world.join(2)
+        world.plan()
+        world.emit(ev.StreamClosed(1))
+        world.pass_ms(KEEP_PLACE_NS / NS_PER_MS + 600)
+        world.plan()
+        world.pass_ms(600)
+        world.plan()
+        assert [row.clients for row in world.rows(PlanRow)][-1] == 1
+        world.pass_ms(10_000)
+        assert [session.session_id for session in world.core.sessions] == [2]
+        assert world.join(3, resume_token=bytes([1]) * 16) is None
+
+    def test_draining_tells_everybody_and_takes_nobody(self, world: World) -> None:
+        world.emit(ev.DrainBegan(3.0, "the server is stopping"))
+        assert world.sent(1, messages.Drain) == [messages.Drain(3.0, "the server is stopping")]
+        assert world.join(2) is None
+        assert world.sent(2, messages.StreamError)[0].code == "UNAVAILABLE"
+        world.frame(1, 1)
+        assert len(world.all(ev.SubmitFrame)) == 1
+
+
+class TestDevices:
+    @pytest.fixture(autouse=True)
+    def _joined(self, world: World) -> None:
+        world.join(1)
+        world.plan()
+
+    def test_a_dead_executor_loses_only_its_running_batch(self, world: World) -> None:
+        for frame_id in (1, 2, 3):
+            world.frame(1, frame_id)
+        running, *waiting = [submit.submit for submit in world.all(ev.SubmitFrame)]
+        world.emit(ev.DeviceDown(0, "it was killed by SIGKILL", frozenset({running.slot})))
+        lost = world.result(1, 1)
+        assert lost.outcome is Outcome.FAILED
+        assert lost.reason == "device 0 died with it: it was killed by SIGKILL"
+        moves = world.all(ev.MoveFrame)
+        assert [(move.dead_slot, move.device, move.submit.frame_id) for move in moves] == [
+            (submit.slot, 1, submit.frame_id) for submit in waiting
+        ]
+        world.finish(*moves)
+        assert {world.result(1, one).outcome for one in (2, 3)} == {Outcome.ON_TIME}
+
+    def test_what_the_other_device_cannot_make_is_failed_at_once(self, world: World) -> None:
+        world.frame(1, 1)
+        world.now_ns += 93 * NS_PER_MS
+        world.emit(ev.DeviceDown(0, "gone", frozenset()))
+        assert world.result(1, 1).reason == "device 0 died and the others cannot finish it in time"
+
+    def test_until_the_next_plan_frames_go_to_another_device(self, world: World) -> None:
+        world.emit(ev.DeviceDown(0, "gone", frozenset()))
+        world.frame(1, 1)
+        assert [submit.device for submit in world.all(ev.SubmitFrame)] == [1]
+        world.emit(ev.DeviceDown(1, "gone", frozenset()))
+        world.frame(1, 2)
+        assert world.result(1, 2).reason == "device 0 is restarting and no other serves its group"
+
+    def test_a_device_that_comes_back_is_told_its_assignment(self, world: World) -> None:
+        world.emit(ev.DeviceDown(0, "gone", frozenset()))
+        world.plan()
+        told = len(world.all(ev.Tell))
+        world.emit(ev.DeviceUp(0, "paper-gpu", "default"))
+        again = world.all(ev.Tell)[told:]
+        assert [(tell.device, type(tell.message)) for tell in again] == [(0, ipc.Serve)]
+
+    def test_a_device_that_hangs_is_restarted(self, world: World) -> None:
+        world.frame(1, 1)
+        for _ in range(30):
+            world.pass_ms(500)
+            world.plan()
+        restarts = world.all(ev.RestartDevice)
+        assert restarts
+        assert restarts[0] == ev.RestartDevice(0, f"it has held a frame for more than {HANG_NS // NS_PER_S} s")
+
+
+class TestPlanning:
+    def test_it_is_periodic_while_there_are_clients_and_quiet_otherwise(self, world: World) -> None:
+        assert world.core.wake_ns() is None
+        world.join(1)
+        world.plan()
+        runs = world.core.plans
+        for _ in range(4):
+            world.pass_ms(500)
+            world.plan()
+        assert world.core.plans == runs + 4
+        world.emit(ev.ByeReceived(1))
+        world.plan()
+        assert world.core.wake_ns() is None
+
+    def test_triggers_that_come_during_a_run_are_served_once_after_it(self, world: World) -> None:
+        world.join(1)
+        asked = len(world.all(ev.AskPlanner))
+        world.join(2)
+        world.join(3)
+        assert len(world.all(ev.AskPlanner)) == asked
+        world.plan()
+        assert [row.clients for row in world.rows(PlanRow)][-2:] == [1, 3]
+
+    def test_a_slow_planner_is_replaced_by_the_fallback_and_its_late_plan_still_counts(self, world: World) -> None:
+        world.join(1)
+        world.pass_ms(300)
+        row = world.rows(PlanRow)[-1]
+        assert row.fallback
+        session = world.core.sessions.get(1)
+        assert session is not None
+        assert session.plan.placed
+        world.plan()
+        assert not world.rows(PlanRow)[-1].fallback
+
+    def test_a_planner_that_hangs_is_restarted(self, world: World) -> None:
+        world.join(1)
+        world.pass_ms(PLANNER_PATIENCE_NS / NS_PER_MS + 1)
+        assert world.all(ev.RestartPlanner) == [ev.RestartPlanner()]
+        world.emit(ev.PlannerLost())
+        assert world.rows(PlanRow)[-1].fallback
+        world.plan()
+        assert world.rows(PlanRow)[-1].trigger == "planner lost"
+
+    def test_a_failed_policy_falls_back(self, world: World) -> None:
+        world.join(1)
+        request = world.all(ev.AskPlanner)[-1].request
+        world.emit(ev.PlanMade(ipc.PlanReply(request.run, None, "boom", 1.0)))
+        assert world.rows(PlanRow)[-1].fallback
+
+    def test_an_answer_to_another_run_is_ignored(self, world: World) -> None:
+        rows = len(world.rows(PlanRow))
+        world.emit(ev.PlanMade(ipc.PlanReply(999, None, "", 1.0)))
+        assert len(world.rows(PlanRow)) == rows
