@@ -22,6 +22,7 @@ from moonjelly.units import ClientInstant
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 1.0
 DEFAULT_RATE_FPS = 30.0
 """For cameras that do not say theirs."""
 
@@ -92,10 +93,10 @@ class LiveSource:
         return self._buffer.take(timeout_s)
 
     def close(self) -> None:
-        """Stop reading. Returns once the thread has ended, at the latest after a read's timeout. Idempotent."""
+        """Stop reading. A reader that waits for a silent camera ends by its own time-out, unwaited for. Idempotent."""
         self._stop.set()
         self._buffer.close()
-        self._thread.join()
+        self._thread.join(CLOSE_TIMEOUT_S)
 
     def _open(self) -> Any:
         try:
