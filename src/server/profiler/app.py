@@ -36,6 +36,7 @@ def profile(
     warmup: Annotated[int | None, typer.Option(help="First runs that readers leave out. [default: 10]")] = None,
     limit_s: Annotated[float | None, typer.Option(help="Seconds per (variant, batch) at most; 0: no limit.")] = None,
     threads: Annotated[int | None, typer.Option(help="Of the runtime on a CPU. [default: 1]")] = None,
+    clock: Annotated[str | None, typer.Option(help="wall, or cpu on a shared machine. [default: wall]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the pictures that are shown. [default: 0]")] = None,
     accuracy: Annotated[Path | None, typer.Option(help="Take accuracies from this accuracy.txt.")] = None,
     coco: Annotated[Path | None, typer.Option(help="Measure AP on FOLDER/instances.json and FOLDER/images.")] = None,
@@ -51,7 +52,9 @@ def profile(
     never overwritten.
     """
     given: dict[str, Any] = {name: value for name, value in locals().items() if name != "config_file"}
-    options = config.load(ProfilerOptions, file=config_file, environment=os.environ, overrides=given)
+    options = config.load(
+        ProfilerOptions, file=config_file, environment=os.environ, prefix="MOONJELLY_PROFILE_", overrides=given
+    )
     console = Console()
     stop = _Stop()
     with _Display(console) as display:

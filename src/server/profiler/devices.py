@@ -85,7 +85,14 @@ class Devices:
         held[child.process.pid] = cell
         options = self._options
         child.channel.send(
-            ipc.Measure(cell.variant, cell.batch, options.num_batches, options.limit_s, options.max_batch)
+            ipc.Measure(
+                cell.variant,
+                cell.batch,
+                options.num_batches,
+                options.limit_s,
+                options.max_batch,
+                processor_time=options.clock == "cpu",
+            )
         )
 
 

@@ -28,6 +28,8 @@ class ProfilerOptions(Options):
         limit_s: stop a (variant, batch size) early after so many seconds; 0: never. Rows are never fewer than 5 more
             than the warm-up.
         threads: of the runtime on a CPU.
+        clock: ``wall``: what serving feels, for a machine that does nothing else meanwhile. ``cpu``: the processor time
+            of the device's process, which neighbours hardly change; for the CPU with one thread on a shared machine.
         seed: of the pictures that are shown.
         accuracy: ``accuracy.txt`` to take accuracies from, by variant key.
         coco: folder with ``instances.json`` and ``images/`` to measure average precision on.
@@ -48,6 +50,7 @@ class ProfilerOptions(Options):
     warmup: NonNegativeInt = 10
     limit_s: NonNegativeFloat = 0.0
     threads: PositiveInt = 1
+    clock: Literal["wall", "cpu"] = "wall"
     seed: NonNegativeInt = 0
     accuracy: Path | None = None
     coco: Path | None = None

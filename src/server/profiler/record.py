@@ -21,7 +21,7 @@ from server import ipc
 from server.profiler.devices import Cell
 from server.profiler.options import ProfilerOptions
 
-_DECIDE_ROWS = ("num_batches", "warmup", "limit_s", "threads", "seed", "max_batch", "runtime")
+_DECIDE_ROWS = ("num_batches", "warmup", "limit_s", "threads", "seed", "max_batch", "runtime", "clock")
 """Options that must not change between a run and its resumption."""
 
 
@@ -110,5 +110,5 @@ def facts(options: ProfilerOptions, zoo: str, device: ipc.Ready, machine: Mappin
         "versions": {**device.versions, **machine},
         "options": {name: getattr(options, name) for name in _DECIDE_ROWS},
         "warmup_rows": options.warmup,
-        "what": "milliseconds of one call of the executor: inference and NMS of one batch of pictures in memory",
+        "what": f"milliseconds ({options.clock} clock) of one call of the executor: inference and NMS of one batch",
     }

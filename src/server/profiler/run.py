@@ -126,6 +126,8 @@ def _check(options: ProfilerOptions, zoo: Zoo) -> None:
         raise ConfigError("a simulated device has no accuracy of its own; leave 'coco' and 'golden' out")
     if options.runtime == "simulated" and options.kind is None:
         raise ConfigError(f"runtime 'simulated' needs 'kind', one of {', '.join(zoo.kinds()) or 'none'}")
+    if options.runtime == "simulated" and options.clock == "cpu":
+        raise ConfigError("a simulated device sleeps; clock 'cpu' has nothing to count")
     if options.num_batches <= options.warmup:
         raise ConfigError(f"num_batches {options.num_batches} must be more than warmup {options.warmup}")
     if options.coco is None and options.golden is None:
