@@ -49,7 +49,7 @@ class Multiset:
     """
 
     evaluations: int = 1000
-    churn: float = 0.002
+    churn: float = 0.003
     relax_from: int = 16
     hot: float = 0.03
     warm: float = 0.005
