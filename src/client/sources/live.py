@@ -143,8 +143,8 @@ class LiveSource:
                         return "stopped"
                     captured = ClientInstant(self._clock.now_ns())
                     index = self._statistics.received
-                    self._statistics = replace(self._statistics, received=index + 1)
                     self._buffer.put(Picture(index, frame.to_ndarray(format="rgb24"), captured))
+                    self._statistics = replace(self._statistics, received=index + 1)
         except (av.error.FFmpegError, OSError, ValueError) as fault:
             return str(fault)
         return "the stream ended"
