@@ -2,7 +2,8 @@
 
 Instances as Jellyfish's study draws them (rho 1, as the bound has it). The bound is the smaller of the linear
 relaxation of the aggregated model and what CPLEX (where it is installed and takes the size, else HiGHS) proves of the
-model itself within a limit. Times are CPU times of one thread and include the checker. Each figure must hold in every set of instances.
+model itself within a limit. Times are CPU times of one thread and include the checker. Each figure must hold in
+every set of instances.
 """
 
 from __future__ import annotations
