@@ -153,7 +153,10 @@ class WireClient:
 
     async def read(self) -> messages.ServerMessage | None:
         """The next message; ``None`` at the end."""
-        data = await asyncio.wait_for(self._call.read(), 20)
+        try:
+            data = await asyncio.wait_for(self._call.read(), 20)
+        except grpc.aio.AioRpcError:
+            return None
         if data is grpc.aio.EOF:
             return None
         message = convert.server_from_wire(data)
@@ -224,7 +227,12 @@ def hello(**changes: Any) -> messages.Hello:
 async def connected(port: int, token: str = "") -> AsyncIterator[WireClient]:
     """A stream on which nothing has been said."""
     metadata = (("authorization", f"Bearer {token}"),) if token else ()
-    options = (("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
+    # Without bandwidth probing the window stays small, and a client that does not read is noticed soon.
+    options = (
+        ("grpc.max_send_message_length", -1),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.http2.bdp_probe", 0),
+    )
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         call = channel.stream_stream(STREAM)(metadata=metadata)
         try:

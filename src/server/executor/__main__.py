@@ -7,6 +7,8 @@ import logging
 import sys
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from moonjelly.dispatching import create
 from moonjelly.errors import ExecutorError, MoonjellyError
@@ -23,7 +25,7 @@ from server.child import become
 from server.executor.intake import DirectIntake, Intake, PreparingIntake
 from server.executor.loop import ExecutorLoop
 from server.executor.models import ResidentModels, merged_profile
-from server.executor.pixels import prepare
+from server.executor.pixels import check, prepare
 
 _MEDIAN = ProfileOptions(percentile=50)
 """What a simulated device takes on average; planning keeps the higher percentile."""
@@ -101,15 +103,18 @@ def _intake(
     arena: Arena,
     channel: Channel,
 ) -> Intake:
-    if not executor.needs_pixels:
-        return DirectIntake(channel)
-    limits = DecodeLimits(max_pixels=configure.max_pixels)
+    limits = DecodeLimits(max_bytes=configure.slot_bytes, max_pixels=configure.max_pixels)
 
-    def prepare_frame(submit: ipc.Submit):  # type: ignore[no-untyped-def]
+    def check_frame(submit: ipc.Submit) -> None:
+        check(arena.read(submit.slot, submit.length), submit, limits)
+
+    def prepare_frame(submit: ipc.Submit) -> NDArray[np.uint8]:
         size = zoos[loop.active.group].variants[loop.active.variant].input_size
         return prepare(arena.read(submit.slot, submit.length), submit, size, limits)
 
-    return PreparingIntake(channel, prepare_frame, configure.decoders)
+    if executor.needs_pixels:
+        return PreparingIntake(channel, prepare_frame, configure.decoders)
+    return DirectIntake(channel, check_frame)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ batch runs.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import select
@@ -21,9 +22,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from moonjelly.errors import FrameError, ModelError
+from moonjelly.errors import FrameError
 from server import ipc
 from server.channel import Channel
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -59,6 +62,7 @@ class Closed:
     """The endpoint has gone."""
 
 
+Prepare = Callable[[ipc.Submit], NDArray[np.uint8] | None]
 Work = Prepared | Loaded | Closed | ipc.Serve | ipc.Forget
 
 
@@ -79,10 +83,16 @@ class Intake(Protocol):
 
 
 class DirectIntake:
-    """Reads the channel in the loop's own thread."""
+    """Reads the channel in the loop's own thread, and checks frames there.
 
-    def __init__(self, channel: Channel) -> None:
+    Args:
+        channel: to the endpoint.
+        prepare: checks one frame; cheap.
+    """
+
+    def __init__(self, channel: Channel, prepare: Prepare) -> None:
         self._channel = channel
+        self._prepare = prepare
         self._posted: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
@@ -98,7 +108,7 @@ class DirectIntake:
             try:
                 for message in self._channel.ready():
                     if isinstance(message, ipc.Submit):
-                        works.append(Prepared(message, None, time.monotonic_ns(), 0))
+                        works.append(prepared(message, self._prepare))
                     elif isinstance(message, (ipc.Serve, ipc.Forget)):
                         works.append(message)
             except EOFError:
@@ -124,7 +134,7 @@ class PreparingIntake:
         threads: of the pool.
     """
 
-    def __init__(self, channel: Channel, prepare: Callable[[ipc.Submit], NDArray[np.uint8]], threads: int) -> None:
+    def __init__(self, channel: Channel, prepare: Prepare, threads: int) -> None:
         self._channel = channel
         self._prepare = prepare
         self._inbox: queue.SimpleQueue[Work] = queue.SimpleQueue()
@@ -161,13 +171,19 @@ class PreparingIntake:
             self._inbox.put(Closed())
 
     def _work(self, submit: ipc.Submit) -> None:
-        began_ns = time.monotonic_ns()
-        image, error = None, ""
-        try:
-            image = self._prepare(submit)
-        except (FrameError, ModelError) as fault:
-            error = str(fault)
-        except Exception as fault:  # a defect, but the frame must be answered and the pool must live
-            error = f"preprocessing failed: {type(fault).__name__}: {fault}"
-        ended_ns = time.monotonic_ns()
-        self._inbox.put(Prepared(submit, image, ended_ns, ended_ns - began_ns, error))
+        self._inbox.put(prepared(submit, self._prepare))
+
+
+def prepared(submit: ipc.Submit, prepare: Prepare) -> Prepared:
+    """Run ``prepare`` and time it; whatever it raises becomes the frame's error."""
+    began_ns = time.monotonic_ns()
+    image, error = None, ""
+    try:
+        image = prepare(submit)
+    except FrameError as fault:
+        error = str(fault)
+    except Exception as fault:  # a defect, but the frame must be answered and its thread must live
+        _log.exception("preprocessing failed")
+        error = f"preprocessing failed: {type(fault).__name__}: {fault}"
+    ended_ns = time.monotonic_ns()
+    return Prepared(submit, image, ended_ns, ended_ns - began_ns, error)
