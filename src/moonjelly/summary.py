@@ -21,6 +21,8 @@ from moonjelly.telemetry import FrameRow, PlanRow
 from moonjelly.types import Outcome
 
 ANSWERED = (Outcome.ON_TIME, Outcome.LATE)
+STUDENT_T_95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+"""Two-sided 95 % quantiles for 1, 2, ... degrees of freedom; 1.96 beyond."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +194,18 @@ def summarise(
         versions=dict(versions or {}),
         machine=dict(machine or {}),
     )
+
+
+def half_width_95(values: Sequence[float]) -> float | None:
+    """Half-width of the 95 % confidence interval of the mean of independent repetitions (Student's t).
+
+    ``None`` for fewer than two: one run says nothing about the next.
+    """
+    count = len(values)
+    if count < 2:
+        return None
+    factor = STUDENT_T_95[count - 2] if count - 2 < len(STUDENT_T_95) else 1.96
+    return float(factor * np.std(values, ddof=1) / np.sqrt(count))
 
 
 def write_summary(path: Path, summary: Summary) -> None:

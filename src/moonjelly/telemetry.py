@@ -138,6 +138,10 @@ class DispatchRow:
     head_slack: float
     """ms to the earliest deadline."""
     infer_ms: float
+    planned_variant: str = ""
+    """What the plan runs here; ``variant`` may be a faster one that was loaded too. Empty: the same."""
+    fallbacks: str = ""
+    """Loaded variants that the dispatcher could have chosen instead, separated by spaces."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -123,6 +123,8 @@ class SimulatedDevice:
             self._log(decision, now_ns)
             self._queue.take(decision.frames)
             if isinstance(decision, Drop):
+                for queued in decision.frames:
+                    self._frames[queued.key].ended_ns = now_ns
                 self._settled([self._frames.pop(queued.key) for queued in decision.frames], dropped=decision.reason)
             else:
                 self._start(decision, now_ns)
@@ -159,5 +161,7 @@ class SimulatedDevice:
                 dropped=0 if ran else len(decision.frames),
                 head_slack=(head.deadline_ns - now_ns) / NS_PER_MS if head else 0.0,
                 infer_ms=self.plan.latency_ns[variant][batch - 1] / NS_PER_MS if ran else 0.0,
+                planned_variant=self._names[self.plan.variant],
+                fallbacks=" ".join(self._names[variant] for variant in self.plan.fallbacks),
             )
         )

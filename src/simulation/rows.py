@@ -90,7 +90,7 @@ def server_row(frame: Frame, profile: Profile, outcome: Outcome, respond_ms: flo
         send_net_time=frame.uplink_ms,
         dispatch_time=0.0 if queued_ns is None else frame.ingest_ms,
         processing_time=0.0 if queued_ns is None else (queued_ns - frame.received) / NS_PER_MS - frame.ingest_ms,
-        waiting_time=(frame.started_ns - queued_ns) / NS_PER_MS if ran and queued_ns is not None else 0.0,
+        waiting_time=0.0 if queued_ns is None else ((frame.started_ns or frame.ended_ns) - queued_ns) / NS_PER_MS,
         prediction_time=(frame.ended_ns - frame.started_ns) / NS_PER_MS if ran else 0.0,
         response_time=respond_ms,
         client_bw=frame.bandwidth_bps,

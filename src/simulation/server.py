@@ -24,6 +24,10 @@ MIN_INTERVAL_NS = NS_PER_S // 10
 """Planning is not triggered more often than this."""
 FIXED_OVERHEAD_MS = 2.0
 """Added to the measured times of the server when planning (Jellyfish, section III)."""
+INITIAL_BPS = 8e6
+"""Assumed of a client that has not reported any bandwidth."""
+MARGIN_MS = 1.0
+"""Kept free before a deadline for what delays an answer on its way."""
 _SMOOTHING = 0.5
 
 
@@ -32,7 +36,7 @@ class Session:
     """What the server knows of one client.
 
     Attributes:
-        bandwidth_bps: as planning uses it; 0: not known yet.
+        bandwidth_bps: as planning uses it.
         sizes: learnt encoded sizes; stays empty where the system plans with the table.
         harmonic: Jellyfish's smoothing of the reports.
         device: that takes its frames; ``None``: rejected.
@@ -40,7 +44,7 @@ class Session:
     """
 
     spec: ClientSpec
-    bandwidth_bps: float = 0.0
+    bandwidth_bps: float = INITIAL_BPS
     rtt_ms: float = 0.0
     sizes: FrameSizes = field(default_factory=FrameSizes)
     harmonic: HarmonicMean = field(default_factory=HarmonicMean)
@@ -119,7 +123,7 @@ class SimulatedServer:
         frame.received = ServerInstant(now_ns)
         frame.uplink_ms = (now_ns - captured_ns) / NS_PER_MS
         frame.estimated_bps = session.bandwidth_bps
-        margin_ms = session.rtt_ms / 2 + timing.jitter_ms + timing.respond_ms
+        margin_ms = session.rtt_ms / 2 + timing.respond_ms + MARGIN_MS
         frame.deadline_ns = captured_ns + ms_to_ns(session.spec.slo_ms - min(margin_ms, session.spec.slo_ms))
         if self._system.plans_on_bandwidth and session.promised and not self._fits(session):
             self.trigger("bandwidth", now_ns)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,6 @@ from simulation.systems import System
 from simulation.workload import ClientSpec, Workload, WorkloadOptions, draw
 
 TRACE_SECONDS = 600
-_T_95 = (12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36, 2.31, 2.26)
-"""Student's t, two-sided 95 %, for 1 to 9 degrees of freedom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +41,7 @@ class RunFigures:
     fps: str
     slo_ms: str
     frame_scale: float
+    seconds: float
     frames: int
     miss_rate: float
     miss_rate_outside_outages: float
@@ -61,30 +59,6 @@ class RunFigures:
     switches: int
     cpu_s: float
     real_time_factor: float
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """Mean and half-width of its 95 % confidence interval (Student's t over seeds); ``nan`` for one seed."""
-
-    mean: float
-    half_width: float
-
-    def text(self, scale: float = 1.0, digits: int = 3) -> str:
-        """``mean +- half width``, scaled."""
-        if math.isnan(self.half_width):
-            return f"{scale * self.mean:.{digits}f}"
-        return f"{scale * self.mean:.{digits}f} ± {scale * self.half_width:.{digits}f}"
-
-
-def interval(values: Sequence[float]) -> Interval:
-    """Over independent repetitions; at least one."""
-    mean = statistics.fmean(values)
-    count = len(values)
-    if count < 2:
-        return Interval(mean, math.nan)
-    factor = _T_95[count - 2] if count - 2 < len(_T_95) else 1.96
-    return Interval(mean, factor * statistics.stdev(values) / math.sqrt(count))
 
 
 def simulate(
@@ -116,6 +90,7 @@ def simulate(
         fps=" ".join(f"{value:g}" for value in options.fps),
         slo_ms=" ".join(f"{value:g}" for value in options.slo_ms),
         frame_scale=options.frame_scale,
+        seconds=options.warmup_s + options.seconds,
         frames=summary.frames_captured,
         miss_rate=summary.miss_rate,
         miss_rate_outside_outages=miss_rate_outside_outages(workload, rows),

@@ -1,0 +1,46 @@
+"""Effective accuracy against miss rate, per system, a panel per trace."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from moonjelly.summary import half_width_95
+from plots import style
+
+
+def draw(rows: pd.DataFrame) -> Figure:
+    """Means over seeds with 95 % confidence intervals; up and left is better.
+
+    Args:
+        rows: ``runs.csv`` of ``moonjelly simulate trace``.
+    """
+    traces = list(dict.fromkeys(rows["trace"]))
+    systems = list(dict.fromkeys(rows["system"]))
+    columns = min(3, len(traces))
+    lines = -(-len(traces) // columns)
+    made, axes = style.figure(lines, columns, height_in=0.6 + 2.4 * lines)
+    for place, trace in enumerate(traces):
+        plot = axes[place // columns, place % columns]
+        for index, system in enumerate(systems):
+            mine = rows[(rows["trace"] == trace) & (rows["system"] == system)]
+            misses = (100.0 * mine["miss_rate"]).tolist()
+            accuracy = mine["effective_accuracy"].tolist()
+            plot.errorbar(
+                sum(misses) / len(misses),
+                sum(accuracy) / len(accuracy),
+                xerr=half_width_95(misses),
+                yerr=half_width_95(accuracy),
+                fmt=style.MARKERS[index % len(style.MARKERS)],
+                color=style.COLOURS[index % len(style.COLOURS)],
+                capsize=2,
+                label=system,
+            )
+        plot.set_title(str(trace).rsplit("/", maxsplit=1)[-1], fontsize=8)
+        plot.set_xlim(left=0)
+        plot.set_xlabel("missed frames, %")
+    for spare in range(len(traces), lines * columns):
+        axes[spare // columns, spare % columns].set_visible(False)
+    axes[0, 0].set_ylabel("effective accuracy")
+    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
+    return made

@@ -1,0 +1,303 @@
+"""``moonjelly simulate``: planning against the optimum, its time, whole workloads, and recorded runs replayed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cli.machine import machine, versions
+from moonjelly.clock import CpuClock, MonotonicClock
+from moonjelly.errors import ConfigError
+from moonjelly.planning.instances import reference_profile
+from moonjelly.profiles import Profile
+from moonjelly.repository import load_zoo
+from moonjelly.summary import half_width_95
+from moonjelly.telemetry import CsvLog
+from plots import accuracy_misses, planning_time, policy_optimum, style
+from simulation import compare as comparing
+from simulation import study, systems
+from simulation import timings as timing
+from simulation.compare import ComparisonOptions, ComparisonRow, Size
+from simulation.study import RunFigures
+from simulation.timings import TimingOptions, TimingRow
+from simulation.workload import WorkloadOptions
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+PIPE_WIDTH = 150
+"""Columns of a table that goes to a file or a pipe."""
+console = Console(width=None if Console().is_terminal else PIPE_WIDTH)
+
+Out = Annotated[Path, typer.Option(help="folder for CSV files, figures and summary.json")]
+Seed = Annotated[int, typer.Option(help="of everything that is drawn")]
+ZooName = Annotated[str, typer.Option(help="zoo whose profile the devices have; 'formula': Jellyfish's formula")]
+Kind = Annotated[str, typer.Option(help="device kind of the zoo's profile; its first when not given")]
+Policies = Annotated[list[str], typer.Option("--policy", help="planning policy; repeat for several")]
+Full = Annotated[bool, typer.Option("--full", help="the paper's full size")]
+
+DEFAULT_POLICIES = ["multiset", "sa-dp"]
+DEFAULT_TRACES = ["lte-city"]
+DEFAULT_SYSTEMS = ["multiset+edf-adaptive", "sa-dp+jellyfish-fifo+jellyfish"]
+NONE: list[str] = []
+
+COMPARE_SIZES = tuple(Size(devices, devices * each) for devices in (2, 4) for each in (4, 6, 8))
+TIMING_SIZES = tuple(Size(devices, devices * each) for devices in (2, 4, 8, 16, 64) for each in (4, 6, 8, 10, 16))
+
+
+@app.command()
+def compare(
+    policy: Policies = DEFAULT_POLICIES,
+    instances: Annotated[int, typer.Option(help="per size")] = 10,
+    full: Full = False,
+    solver: Annotated[str, typer.Option(help="of the optimum: auto, cplex or highs")] = "auto",
+    time_limit: Annotated[float, typer.Option(help="of the solver, s per instance")] = 5.0,
+    zoo: ZooName = "formula",
+    kind: Kind = "",
+    seed: Seed = 0,
+    out: Out = Path("logs/simulation/compare"),
+) -> None:
+    """Policies against the optimum: 2 and 4 devices, 4, 6 and 8 clients per device, random instances.
+
+    --full takes 100 instances per size and a minute per solve, as the paper does.
+    """
+    options = ComparisonOptions(
+        sizes=COMPARE_SIZES,
+        policies=tuple(policy),
+        instances=100 if full else instances,
+        seed=seed,
+        solver=solver,
+        time_limit_s=60.0 if full else time_limit,
+        profile=_profile(zoo, kind),
+    )
+    rows: list[ComparisonRow] = []
+    log = CsvLog(out / "compare.csv", ComparisonRow)
+    with _progress() as progress:
+        task = progress.add_task("instances", total=len(options.sizes) * options.instances)
+        for batch in comparing.run(options, CpuClock()):
+            for row in batch:
+                log.write(row)
+            rows.extend(batch)
+            progress.update(task, advance=1, description=f"{batch[0].devices}/{batch[0].clients}")
+    log.close()
+    lines = comparing.table(rows)
+    shown = _table("accuracy over the optimum's", _COMPARE_COLUMNS)
+    for line in lines:
+        shown.add_row(
+            str(line.size),
+            line.policy,
+            *(f"{value:.4f}" for value in (line.ratio_min, line.ratio_mean, line.ratio_max)),
+            f"{line.better}/{line.equal}/{line.worse}",
+            f"{line.bound_mean:.4f}",
+            f"{line.effectiveness:.3f}",
+            f"{line.cpu_ms:.1f}",
+            f"{line.proven}/{line.instances}",
+        )
+    console.print(shown)
+    solvers = ", ".join(sorted({row.solver for row in rows}))
+    console.print(
+        f"optimum by {solvers}; proven optimal in {sum(row.proven for row in rows) // len(options.policies)} of "
+        f"{len(rows) // len(options.policies)} instances; where it is not, a ratio above 1 means that the solver "
+        f"stopped at its limit of {options.time_limit_s:g} s"
+    )
+    _finish(out, {"table": [_plain(line) for line in lines]}, policy_optimum.draw(_frame(rows)), "policy_optimum")
+
+
+@app.command()
+def timings(
+    policy: Policies = DEFAULT_POLICIES,
+    instances: Annotated[int, typer.Option(help="per size and policy")] = 10,
+    budget: Annotated[float, typer.Option(help="CPU seconds per size and policy before a policy sits out")] = 10.0,
+    full: Full = False,
+    zoo: ZooName = "formula",
+    kind: Kind = "",
+    seed: Seed = 0,
+    out: Out = Path("logs/simulation/timings"),
+) -> None:
+    """Planning time: 2 to 64 devices, 4 to 16 clients per device; CPU and wall time.
+
+    --full takes 100 instances everywhere and lets no policy sit out.
+    """
+    options = TimingOptions(
+        sizes=TIMING_SIZES,
+        policies=tuple(policy),
+        instances=100 if full else instances,
+        seed=seed,
+        budget_s=float("inf") if full else budget,
+        profile=_profile(zoo, kind),
+    )
+    rows: list[TimingRow] = []
+    left_out: list[str] = []
+    log = CsvLog(out / "timings.csv", TimingRow)
+    with _progress() as progress:
+        task = progress.add_task("sizes", total=len(options.sizes) * len(options.policies))
+
+        def passed_over(name: str, size: Size) -> None:
+            left_out.append(f"{name} at {size}")
+            progress.advance(task)
+
+        for row in timing.run(options, CpuClock(), MonotonicClock(), passed_over):
+            log.write(row)
+            rows.append(row)
+            progress.update(task, advance=1, description=f"{row.policy} at {row.devices}/{row.clients}")
+    log.close()
+    shown = _table("planning time, ms", _TIMING_COLUMNS)
+    for row in rows:
+        cpu = (row.cpu_ms_min, row.cpu_ms_mean, row.cpu_ms_median, row.cpu_ms_p99, row.wall_ms_median)
+        size = f"{row.devices}/{row.clients}"
+        shown.add_row(size, row.policy, *(f"{value:.1f}" for value in cpu), str(row.instances))
+    console.print(shown)
+    if left_out:
+        console.print(f"left out, the policy had used up its {options.budget_s:g} s before: {', '.join(left_out)}")
+    content = {"table": [_plain(row) for row in rows], "left_out": left_out}
+    _finish(out, content, planning_time.draw(_frame(rows)), "planning_time")
+
+
+@app.command()
+def trace(
+    trace: Annotated[list[str], typer.Option(help="uplink trace: name or file; repeat for several")] = DEFAULT_TRACES,
+    system: Annotated[
+        list[str], typer.Option(help="policy[+dispatcher[+network]]; repeat for several")
+    ] = DEFAULT_SYSTEMS,
+    policy: Annotated[list[str], typer.Option(help="cross these policies with every --dispatcher")] = NONE,
+    dispatcher: Annotated[list[str], typer.Option(help="cross these dispatchers with every --policy")] = NONE,
+    clients: Annotated[int, typer.Option(help="at a time")] = 8,
+    fps: Annotated[str, typer.Option(help="nominal rates, dealt out in turn: 15 or 12,15,24,29.97")] = "15",
+    slo: Annotated[str, typer.Option(help="deadlines in ms, dealt out in turn")] = "100",
+    devices: Annotated[int, typer.Option(help="devices")] = 2,
+    speed: Annotated[str, typer.Option(help="speeds of the devices, dealt out in turn")] = "1",
+    seconds: Annotated[float, typer.Option(help="counted length of a run")] = 60.0,
+    warmup: Annotated[float, typer.Option(help="before it, s")] = 5.0,
+    frame_scale: Annotated[float, typer.Option(help="encoded sizes over Jellyfish's worst-case table")] = 1.0,
+    churn: Annotated[float, typer.Option(help="clients per minute that leave and are replaced")] = 0.0,
+    seeds: Annotated[int, typer.Option(help="repetitions, with seeds SEED, SEED + 1, ...")] = 3,
+    zoo: ZooName = "yolov4",
+    kind: Kind = "",
+    seed: Seed = 0,
+    out: Out = Path("logs/simulation/trace"),
+) -> None:
+    """A discrete-event run of a whole workload per trace, system and seed.
+
+    Every run's summary.json and logs are under OUT/<trace>/<system>/seed-<n>, all figures in OUT/runs.csv.
+    """
+    chosen = [systems.parse(f"{one}+{other}") for one in policy for other in dispatcher] or [
+        systems.parse(text) for text in system
+    ]
+    options = WorkloadOptions(
+        clients=clients,
+        fps=_numbers("fps", fps),
+        slo_ms=_numbers("slo", slo),
+        devices=devices,
+        speeds=_numbers("speed", speed),
+        seconds=seconds,
+        warmup_s=warmup,
+        frame_scale=frame_scale,
+        churn_per_min=churn,
+    )
+    profile = _profile(zoo, kind) or reference_profile(max_batch=12)
+    provenance = (versions(), machine())
+    runs = list(study.combinations(trace, chosen, range(seed, seed + seeds)))
+    rows: list[RunFigures] = []
+    log = CsvLog(out / "runs.csv", RunFigures)
+    with _progress() as progress:
+        task = progress.add_task("runs", total=len(runs))
+        for name, one, number in runs:
+            progress.update(task, description=f"{Path(name).name} {one.name} seed {number}")
+            where = out / Path(name).name / one.name / f"seed-{number}"
+            row = study.simulate(options, name, profile, one, number, CpuClock(), where, provenance)
+            log.write(row)
+            rows.append(row)
+            progress.advance(task)
+    log.close()
+    console.print(_trace_table(rows))
+    slowest = min(row.real_time_factor for row in rows)
+    console.print(f"simulated at {slowest:.0f} x real time or faster, planning included")
+    content = {"runs": [_plain(row) for row in rows]}
+    _finish(out, content, accuracy_misses.draw(_frame(rows)), "accuracy_misses")
+
+
+_COMPARE_COLUMNS = (
+    "devices/clients", "policy", "min", "mean", "max", "better/equal/worse", "mean to bound", "effectiveness",
+    "CPU ms", "proven",
+)  # fmt: skip
+_TIMING_COLUMNS = ("devices/clients", "policy", "min", "mean", "median", "p99", "wall median", "instances")
+_TRACE_COLUMNS = (
+    "trace", "system", "missed %", "outside outages %", "effective accuracy", "as sized", "p50/p99 ms", "switches/min",
+)  # fmt: skip
+
+
+def _trace_table(rows: Sequence[RunFigures]) -> Table:
+    shown = _table("means over seeds ± 95 % confidence", _TRACE_COLUMNS)
+    for name, system in dict.fromkeys((row.trace, row.system) for row in rows):
+        mine = [row for row in rows if (row.trace, row.system) == (name, system)]
+        shown.add_row(
+            Path(name).name,
+            system,
+            _mean([100.0 * row.miss_rate for row in mine], 2),
+            _mean([100.0 * row.miss_rate_outside_outages for row in mine], 2),
+            _mean([row.effective_accuracy for row in mine], 4),
+            _mean([row.accuracy_as_sized for row in mine], 4),
+            "/".join(f"{sum(each) / len(each):.0f}" for each in _latencies(mine)) or "-",
+            _mean([60.0 * row.switches / row.seconds for row in mine], 0),
+        )
+    return shown
+
+
+def _latencies(rows: Sequence[RunFigures]) -> list[list[float]]:
+    answered = [(row.p50_ms, row.p99_ms) for row in rows if row.p50_ms is not None and row.p99_ms is not None]
+    return [list(each) for each in zip(*answered, strict=True)]
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    half = half_width_95(values)
+    mean = f"{sum(values) / len(values):.{digits}f}"
+    return mean if half is None else f"{mean} ± {half:.{digits}f}"
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"'{name}' = '{text}'; numbers separated by commas are expected") from None
+
+
+def _profile(zoo: str, kind: str) -> Profile | None:
+    if zoo == "formula":
+        return None
+    found = load_zoo(zoo)
+    return found.profile(kind or found.kinds()[0])
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _table(title: str, columns: Iterable[str]) -> Table:
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index < 2 else "right", no_wrap=index > 1)
+    return made
+
+
+def _frame(rows: Sequence[Any]) -> pd.DataFrame:
+    return pd.DataFrame([dataclasses.asdict(row) for row in rows])
+
+
+def _plain(row: Any) -> dict[str, Any]:
+    return {name: str(value) if isinstance(value, Size) else value for name, value in dataclasses.asdict(row).items()}
+
+
+def _finish(out: Path, content: dict[str, Any], figure: Any, name: str) -> None:
+    style.save(figure, out / name)
+    content |= {"versions": versions(), "machine": machine()}
+    (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    console.print(f"written: {out}")
