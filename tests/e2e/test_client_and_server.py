@@ -1,0 +1,114 @@
+"""Client processes and the SDK against real server processes (simulated devices)."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from moonjelly.telemetry import FrameRow, read_rows
+from moonjelly.types import Outcome
+from tests.support.serving import environment, running_server
+
+
+def client(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "client", *arguments], env=environment(), capture_output=True, text=True, timeout=90
+    )
+
+
+def test_a_fleet_is_served_and_both_sides_tell_the_same_story(tmp_path: Path) -> None:
+    with running_server(tmp_path, devices=1) as server:
+        done = client(
+            *("--server", f"127.0.0.1:{server.port}", "--clients", "3", "--slo-ms", "2000,2500,3000"),
+            *("--fps", "12,15,29.97", "--seconds", "3", "--out", str(tmp_path / "run")),
+        )
+        assert done.returncode == 0, done.stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["frames_captured"] == 36 + 45 + 89
+    assert summary["on_time"] > 0.8 * summary["frames_captured"], "with seconds to spare nearly all are"
+    rows = [
+        row
+        for number in range(3)
+        for row in read_rows(tmp_path / "run" / "logs" / "client" / f"host_{number}" / "frame_stats.csv", FrameRow)
+    ]
+    sent = [row for row in rows if row.send_ts is not None]
+    with (server.out / "frame_stats.csv").open(newline="") as file:
+        received = list(csv.DictReader(file))
+    assert len(received) == len(sent), "what one side sent the other received"
+    answered = sum(row.outcome in (Outcome.ON_TIME, Outcome.LATE) for row in rows)
+    assert sum(row["outcome"] in ("ON_TIME", "LATE") for row in received) == answered
+    assert all(row.used_model for row in rows if row.outcome is Outcome.ON_TIME)
+
+
+def test_a_client_survives_the_servers_restart(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    out = tmp_path / "client"
+    with running_server(tmp_path / "one") as server:
+        port = str(server.port)
+        running = subprocess.Popen(
+            [sys.executable, "-m", "client", "--server", f"127.0.0.1:{port}", "--fps", "20", "--slo-ms", "1000",
+             "--out", str(out)],
+            env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            _wait_for_on_time(out / "frame_stats.csv", 1)
+        except BaseException:
+            running.kill()
+            raise
+    before = _on_time(out / "frame_stats.csv")
+    try:
+        with running_server(tmp_path / "two", "--port", port):
+            _wait_for_on_time(out / "frame_stats.csv", before + 10)
+            running.terminate()
+            _, errors = running.communicate(timeout=30)
+    finally:
+        running.kill()
+    assert running.returncode == 0, errors
+    assert "client-0: RECONNECTING" in errors
+    rows = list(read_rows(out / "frame_stats.csv", FrameRow))
+    assert sorted(row.frame_id for row in rows) == list(range(1, len(rows) + 1)), "every frame once"
+    assert {row.outcome for row in rows} >= {Outcome.ON_TIME, Outcome.SKIPPED}
+
+
+ADDRESS = re.compile(r'"(localhost|127\.0\.0\.1):10001"')
+
+
+def test_the_documented_examples_run(tmp_path: Path, root: Path) -> None:
+    texts = [(root / name).read_text() for name in ("README.md", "docs/sdk.md")]
+    examples = [re.findall(r"```python\n(.*?)```", text, re.DOTALL) for text in texts]
+    assert [len(found) for found in examples] == [1, 3]
+    with running_server(tmp_path) as server:
+        for example in [*examples[0], *examples[1]]:
+            assert ADDRESS.search(example)
+            file = tmp_path / "example.py"
+            file.write_text(ADDRESS.sub(f'"127.0.0.1:{server.port}"', example))
+            done = subprocess.run(
+                [sys.executable, "-W", "error", str(file)],
+                env=environment(),
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+            assert done.stderr == ""
+            assert re.search(r"^(Outcome\.)?(ON_TIME|LATE|DROPPED|[01]\.\d+)", done.stdout, re.MULTILINE), done.stdout
+
+
+def _on_time(log: Path) -> int:
+    if not log.exists():
+        return 0
+    # the last line may be half written
+    return sum(",ON_TIME," in line for line in log.read_text().splitlines())
+
+
+def _wait_for_on_time(log: Path, count: int) -> None:
+    deadline = time.monotonic() + 60
+    while _on_time(log) < count:
+        assert time.monotonic() < deadline, f"never: {count} frames on time in {log}"
+        time.sleep(0.02)
