@@ -153,13 +153,16 @@ class StubServer:
         reason = "" if self.placed else "no device holds its deadline"
         return pb.PlanUpdate(version=version, placed=self.placed, variant=2, batch=1, reason=reason, infer_ms=1.0)
 
+    def _reject(self, frame: pb.Frame) -> pb.Result:
+        return pb.Result(frame_id=frame.frame_id, outcome=pb.OUTCOME_REJECTED, reason=self.plan().reason)
+
     async def _serve(self, frame: pb.Frame, outbox: asyncio.Queue[bytes | None]) -> None:
         now = time.monotonic_ns()
         ack = pb.Ack(frame_id=frame.frame_id, received_server_ns=now, sent_server_ns=now, bytes=len(frame.data))
         outbox.put_nowait(pb.ServerMessage(acks=[ack]).SerializeToString())
         if self.hold_results is not None:
             await self.hold_results.wait()
-        result = self.answer(frame)
+        result = self.answer(frame) if self.placed else self._reject(frame)
         if result is not None:
             outbox.put_nowait(pb.ServerMessage(results=[result]).SerializeToString())
 

@@ -153,24 +153,23 @@ def test_a_frame_too_late_for_the_link_is_skipped() -> None:
 
 def test_why_no_frame_can_be_sent() -> None:
     fresh = Session(Identity("camera", SLO_MS, 10.0, "default"))
-    assert fresh.obstacle() == Withheld(Outcome.SKIPPED, "no connection to the server")
-    rejected = session(replace(WELCOME, plan=replace(PLAN, placed=False, reason="full")))
-    assert rejected.obstacle() == Withheld(Outcome.REJECTED, "full")
+    assert fresh.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "no connection to the server")
     busy = session()
     for _ in range(4):
         begun(busy)
-    assert busy.obstacle() == Withheld(Outcome.SKIPPED, "4 frames are unanswered already")
+    assert busy.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "4 frames are unanswered already")
     draining = session()
     draining.receive(wire.ServerMessage(drain=wire.Drain(1.0, "new release")), at(1))
-    assert draining.obstacle() == Withheld(Outcome.SKIPPED, "the server is stopping: new release")
-    assert session().obstacle() is None
+    assert draining.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "the server is stopping: new release")
+    assert session().obstacle(at(1)) is None
 
 
 def test_what_cannot_be_sent_still_has_its_outcome() -> None:
-    made = session(replace(WELCOME, plan=replace(PLAN, placed=False, reason="full")))
+    made = session(replace(WELCOME, max_frame_bytes=1000))
     result = made.begin(FRAME, at(0), at(1))
     assert isinstance(result, FrameResult)
-    assert (result.outcome, result.reason, result.wire_bytes) == (Outcome.REJECTED, "full", 4000)
+    assert (result.outcome, result.wire_bytes) == (Outcome.FAILED, 4000)
+    assert result.reason == "4000 bytes; the server takes at most 1000: lower the quality or the size"
     withheld = made.withhold(at(0), Withheld(Outcome.SKIPPED, "why"), at(1))
     assert withheld.frame_id == result.frame_id + 1
     assert made.statistics().captured == 2
@@ -255,12 +254,28 @@ def test_silence_is_counted_from_the_first_unanswered_message() -> None:
     assert not made.silent(at(60_000))
 
 
-def test_the_first_choice_is_small_and_a_rejected_client_chooses_nothing() -> None:
+def test_the_first_choice_is_small() -> None:
     choice = session().choose(at(0), at(1))
     assert isinstance(choice, Send)
     assert choice.variant == 0
-    rejected = session(replace(WELCOME, plan=replace(PLAN, placed=False, reason="full")))
-    assert rejected.choose(at(0), at(1)) == Withheld(Outcome.REJECTED, "full")
+
+
+def test_a_rejected_client_sends_one_small_frame_a_second_to_keep_its_bandwidth_known() -> None:
+    made = session(replace(WELCOME, plan=replace(PLAN, placed=False, reason="full")))
+    choice = made.choose(at(0), at(1))
+    assert isinstance(choice, Send)
+    assert choice.variant == 0
+    probe = begun(made, now=1)
+    departed(made, probe)
+    assert made.choose(at(2), at(3)) == Withheld(Outcome.REJECTED, "full")
+    refused = made.begin(FRAME, at(2), at(3))
+    assert isinstance(refused, FrameResult)
+    assert (refused.outcome, refused.reason) == (Outcome.REJECTED, "full")
+    made.receive(ack(probe), at(4))
+    assert made.estimate(at(4)).known
+    (result,) = made.receive(answer(probe, Outcome.REJECTED, reason="full"), at(4))
+    assert result.outcome is Outcome.REJECTED
+    assert isinstance(made.choose(at(1001), at(1001)), Send)
 
 
 def test_closing_ends_everything() -> None:

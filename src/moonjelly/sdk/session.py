@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from moonjelly import adaptation, network
-from moonjelly.adaptation import OUTAGE_AFTER_MS, PlanView, Send, SkipReason, Stream, Unacknowledged
+from moonjelly.adaptation import OUTAGE_AFTER_MS, PlanView, Send, Stream, Unacknowledged
 from moonjelly.errors import ProtocolError
 from moonjelly.rpc import messages as wire
 from moonjelly.sdk.results import EncodedFrame, FrameResult
@@ -21,6 +21,9 @@ from moonjelly.units import NS_PER_MS, ClientInstant, ms_to_ns, ns_to_ms
 
 ANSWER_GRACE_MS = 2000.0
 """How long past its deadline a result on a living stream still counts as late; then the frame is lost."""
+PROBE_INTERVAL_NS = 1000 * NS_PER_MS
+"""A rejected client sends a frame this often all the same: pings carry too little to measure the bandwidth by, and
+without a measurement a client that was rejected for its link would stay rejected when the link is good again."""
 PING_INTERVAL_NS = 500 * NS_PER_MS
 SETTLING_PINGS = 5
 SETTLING_INTERVAL_NS = 20 * NS_PER_MS
@@ -81,6 +84,7 @@ class Session:
         self._welcome: wire.Welcome | None = None
         self._plan: wire.PlanUpdate | None = None
         self._in_flight: dict[int, _InFlight] = {}
+        self._next_probe = ClientInstant(0)
         self._encode_ms = 0.0
         self._last_id = 0
         self._connected = False
@@ -194,13 +198,13 @@ class Session:
 
     # -- frames out -------------------------------------------------------------------------------------------------
 
-    def obstacle(self) -> Withheld | None:
+    def obstacle(self, now: ClientInstant) -> Withheld | None:
         """Why no frame can be sent now, whatever its size."""
         if self._plan is None or not self._connected:
             return Withheld(Outcome.SKIPPED, "no connection to the server")
         if self._drain is not None:
             return Withheld(Outcome.SKIPPED, f"the server is stopping: {self._drain.reason}")
-        if not self._plan.placed:
+        if not self._plan.placed and now < self._next_probe:
             return Withheld(Outcome.REJECTED, self._plan.reason or "no place in the plan")
         if len(self._in_flight) >= self._max_outstanding:
             return Withheld(Outcome.SKIPPED, f"{len(self._in_flight)} frames are unanswered already")
@@ -208,13 +212,13 @@ class Session:
 
     def choose(self, captured: ClientInstant, now: ClientInstant) -> Send | Withheld:
         """What adaptation would send of a frame captured at ``captured``."""
-        withheld = self.obstacle()
+        withheld = self.obstacle(now)
         if withheld is not None or self._welcome is None or self._plan is None:
             return withheld or Withheld(Outcome.SKIPPED, "no connection to the server")
         sizes = tuple(variant.input_size for variant in self._welcome.zoo.variants)
         decision = adaptation.decide(
             Stream(self.identity.slo_ms, self.identity.fps, sizes),
-            PlanView(self._plan.placed, self._plan.variant, self._plan.infer_ms, self._plan.overhead_ms),
+            self._plan_view(self._plan),
             self.estimate(now),
             self.unacknowledged,
             self.sizes,
@@ -222,14 +226,15 @@ class Session:
             now,
             self._encode_ms,
         )
-        if isinstance(decision, Send):
-            return decision
-        rejected = decision.reason is SkipReason.REJECTED
-        return Withheld(Outcome.REJECTED if rejected else Outcome.SKIPPED, decision.reason.value)
+        return decision if isinstance(decision, Send) else Withheld(Outcome.SKIPPED, decision.reason.value)
+
+    def _plan_view(self, plan: wire.PlanUpdate) -> PlanView:
+        """The plan, or for a rejected client that of a probe: a frame of the smallest size."""
+        return PlanView(True, plan.variant if plan.placed else 0, plan.infer_ms, plan.overhead_ms)
 
     def begin(self, encoded: EncodedFrame, captured: ClientInstant, now: ClientInstant) -> FrameResult | int:
         """Take a frame for sending: its id, or its outcome when it cannot be sent."""
-        withheld = self.obstacle()
+        withheld = self.obstacle(now)
         if withheld is None and self._welcome is not None:
             limit = self._welcome.max_frame_bytes
             if limit and len(encoded.data) > limit:
@@ -243,6 +248,8 @@ class Session:
         if withheld is not None:
             return self._end(frame, withheld.outcome, withheld.reason)
         self.sizes = network.observe_size(self.sizes, encoded.width, encoded.quality, len(encoded.data))
+        if self._plan is not None and not self._plan.placed:
+            self._next_probe = ClientInstant(now + PROBE_INTERVAL_NS)
         self._encode_ms += _ENCODE_GAIN * (encoded.encode_ms - self._encode_ms)
         return frame.frame_id
 
