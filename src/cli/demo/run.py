@@ -15,6 +15,9 @@ from cli.demo.report import write_report
 from cli.demo.results import Results, collect
 from cli.demo.settings import ClientSetting, DemoSettings, host_directory, source_of
 from cli.processes import Child, Children
+from client.sources import is_live, open_recording
+from moonjelly.repository import load_zoo
+from network_shaping.catalogue import resolve
 
 READY_TIMEOUT_S = 300.0
 _REFRESH_S = 0.5
@@ -25,6 +28,7 @@ _SETTLE_S = 15.0
 def run_demo(settings: DemoSettings) -> int:
     """Serve, stream, summarise; the exit status is 0 when the run was complete."""
     console = Console()
+    check_inputs(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     interrupted = False
     with Children(settings.out / "logs" / "processes") as children:
@@ -45,6 +49,18 @@ def run_demo(settings: DemoSettings) -> int:
     report = write_report(settings, results)
     print_summary(console, results, report)
     return 1 if failed or interrupted else 0
+
+
+def check_inputs(settings: DemoSettings) -> None:
+    """Open what the run will need, so that a wrong name is said before anything is started.
+
+    Raises:
+        MoonjellyError: the zoo, the source or the trace is not there or cannot be read.
+    """
+    load_zoo(settings.zoo)
+    resolve(settings.trace, seed=settings.seed)
+    if not is_live(settings.source):
+        open_recording(settings.source).close()
 
 
 def start_all(children: Children, settings: DemoSettings) -> list[Child]:

@@ -1,0 +1,128 @@
+"""The main job as a user runs it: real processes, real weights, a shaped network; and nothing left afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from moonjelly.types import Outcome
+
+FIXED_FIELDS = {
+    "frames_sent", "frames_captured", "on_time", "late", "skipped", "rejected", "dropped", "lost", "failed",
+    "miss_rate", "f1", "effective_f1", "effective_accuracy", "latency_ms", "clients", "plans", "versions", "machine",
+}  # fmt: skip
+
+
+def demo(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli", "demo", "--no-live", *arguments]
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=110, env=environment, cwd=root)
+
+
+def left_behind(out: Path) -> list[str]:
+    """Command lines of processes that still write below ``out``."""
+    lines = [" ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])]
+    return [line for line in lines if str(out) in line]
+
+
+def check_run(out: Path, clients: int) -> dict[str, object]:
+    summary: dict[str, object] = json.loads((out / "summary.json").read_text())
+    assert set(summary) >= FIXED_FIELDS
+    assert sum(int(str(summary[outcome.value.lower()])) for outcome in Outcome) == summary["frames_captured"]
+    assert len(summary["clients"]) == clients  # type: ignore[arg-type]
+    assert int(str(summary["on_time"])) > 0
+    report = (out / "report.html").read_text()
+    assert report.count("data:image/png;base64,") >= 3 + 1
+    for client in range(clients):
+        assert (out / "logs" / "client" / f"host_{client}" / "frame_stats.csv").stat().st_size > 0
+    assert (out / "logs" / "network" / "shaping.csv").exists()
+    assert left_behind(out) == []
+    return summary
+
+
+def test_synthetic_zoo_over_a_generated_trace(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = demo(root, "--clients", "2", "--seconds", "4", "--seed", "3", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "frames on time" in done.stdout
+    summary = check_run(out, 2)
+    assert summary["effective_f1"] is not None
+
+
+def test_real_video_real_weights_real_trace(root: Path, data_dir: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = demo(
+        root,
+        *("--zoo", "yolo-fastest", "--source", str(data_dir / "videos" / "highway-camera.mp4")),
+        *("--trace", str(data_dir / "traces" / "jellyfish-lte-upload.txt")),
+        *("--clients", "2", "--seconds", "4", "--out", str(out)),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    check_run(out, 2)
+
+
+def test_ctrl_c_still_sums_up_and_leaves_nothing(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [
+        sys.executable,
+        "-m",
+        "cli",
+        "demo",
+        "--no-live",
+        "--clients",
+        "1",
+        "--seconds",
+        "600",
+        "--out",
+        str(out),
+    ]
+    environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=root) as process:
+        log = out / "logs" / "client" / "host_0" / "frame_stats.csv"
+        wait_for_rows(log, process)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert "interrupted" in said
+    assert json.loads((out / "summary.json").read_text())["on_time"] > 0
+    assert left_behind(out) == []
+
+
+def wait_for_rows(log: Path, process: subprocess.Popen[str], rows: int = 20) -> None:
+    """Until a client has logged some frames; fails when the demo ends first."""
+    while not log.exists() or log.read_text().count("\n") <= rows:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--clients", "0"), "at least 1 is needed"),
+        (("--zoo", "nowhere"), "nowhere"),
+        (("--source", "nowhere.mp4"), "nowhere.mp4"),
+        (("--trace", "nowhere.txt"), "nowhere.txt"),
+    ],
+)
+def test_a_wrong_option_is_named_and_leaves_nothing(
+    root: Path, tmp_path: Path, arguments: tuple[str, str], said: str
+) -> None:
+    out = tmp_path / "run"
+    done = demo(root, "--seconds", "2", "--out", str(out), *arguments)
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert left_behind(out) == []
+
+
+def test_nothing_is_overwritten(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    done = demo(root, "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "is not empty" in done.stderr
