@@ -56,15 +56,6 @@ def assemble_filled(tables: Tables, lanes: Sequence[int], placed: Sequence[Seque
     return finish(tables.problem, _match(tables, taken))
 
 
-def lane_of(tables: Tables, device_class: int, group: str, variant: int) -> int | None:
-    """The lane of a (group, variant) on a class, if there is one."""
-    for index in tables.lanes_of[device_class]:
-        lane = tables.lanes[index]
-        if lane.group == group and lane.variant == variant:
-            return index
-    return None
-
-
 def previous_lanes(tables: Tables) -> dict[int, int]:
     """Device position to the lane that the previous plan has on it, where that still exists."""
     previous = tables.problem.previous
@@ -75,7 +66,7 @@ def previous_lanes(tables: Tables) -> dict[int, int]:
     for index, device_class in enumerate(tables.classes):
         for position in device_class.positions:
             before = held.get(tables.problem.devices[position].device_id)
-            lane = lane_of(tables, index, *before) if before is not None else None
+            lane = tables.lane_index.get((index, *before)) if before is not None else None
             if lane is not None:
                 found[position] = lane
     return found

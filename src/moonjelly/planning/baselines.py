@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError
-from moonjelly.planning.assemble import assemble, lane_of
+from moonjelly.planning.assemble import assemble
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.problem import Client, Plan, Problem
 from moonjelly.planning.sa_dp import SaDp
@@ -59,7 +59,7 @@ class AwsClient:
         lanes = []
         for group, positions in share_devices(problem).items():
             for position, variant in zip(positions, _demanded(problem, group, positions), strict=False):
-                lane = lane_of(tables, class_of[position], group, variant)
+                lane = tables.lane_index.get((class_of[position], group, variant))
                 if lane is not None:
                     lanes.append(lane)
         return assemble(Packer(tables), sorted(lanes))
@@ -91,7 +91,7 @@ class FixedSloShare:
         tables = compile_tables(problem)
         class_of = {position: index for index, one in enumerate(tables.classes) for position in one.positions}
         found = [
-            lane_of(tables, class_of[position], one.group, one.variant)
+            tables.lane_index.get((class_of[position], one.group, one.variant))
             for position, one in enumerate(chosen.assignments)
         ]
         return assemble(Packer(tables), sorted(lane for lane in found if lane is not None))

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from moonjelly.planning.packing import Packer
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.planning.sharing import apportion
 from moonjelly.planning.solvers import highs
-from moonjelly.planning.tables import Tables, compile_tables
+from moonjelly.planning.tables import Lane, Tables, compile_tables
 from moonjelly.planning.uniform import best_uniform_lanes
 
 
@@ -75,15 +75,22 @@ class Multiset:
         packer = Packer(tables)
         if not tables.rate:
             return assemble(packer, ())
-        return _Search(self, packer, np.random.default_rng(seed), expired).run()
+        relax_limit_s = math.inf if clock is None else time_budget_ms / 2000.0
+        return _Search(self, packer, np.random.default_rng(seed), expired, relax_limit_s).run()
 
 
 class _Search:
     """One call of :meth:`Multiset.plan`."""
 
     def __init__(
-        self, options: Multiset, packer: Packer, rng: np.random.Generator, expired: Callable[[], bool]
+        self,
+        options: Multiset,
+        packer: Packer,
+        rng: np.random.Generator,
+        expired: Callable[[], bool],
+        relax_limit_s: float,
     ) -> None:
+        self._relax_limit_s = relax_limit_s
         self._options, self._packer, self._rng, self._expired = options, packer, rng, expired
         self._tables = packer.tables
         self._held = previous_lanes(self._tables)
@@ -125,21 +132,21 @@ class _Search:
         return sorted(lanes)
 
     def _relaxed(self) -> list[int] | None:
-        """The linear relaxation's devices per lane, rounded; ``None`` where HiGHS is missing."""
-        if not highs.available():
+        """The linear relaxation's devices per lane, rounded; ``None`` where HiGHS is missing or has no time."""
+        if not highs.available() or self._expired():
             return None
         tables = self._tables
-        model = aggregated.build(tables, place_all=False, bonus=float(max(tables.rate)))
-        solution = highs.solve(model.program, integer=False).solution
+        even = _evened(tables)
+        model = aggregated.build(even, place_all=False, bonus=float(max(even.rate)))
+        solution = highs.solve(model.program, integer=False, time_limit_s=self._relax_limit_s).solution
         if solution is None:
             return None
-        shares = model.devices_per_lane(solution, len(tables.lanes))
+        shares = model.devices_per_lane(solution, len(even.lanes))
         lanes: list[int] = []
-        for one, ladder in zip(tables.classes, tables.lanes_of, strict=True):
+        for one, ladder in zip(even.classes, even.lanes_of, strict=True):
             if ladder:
-                weights = [max(float(shares[lane]), 1e-9) for lane in ladder]
-                seats = apportion(weights, len(one.positions))
-                lanes += [lane for lane, count in zip(ladder, seats, strict=True) for _ in range(count)]
+                seats = apportion([max(float(shares[lane]), 1e-9) for lane in ladder], len(one.positions))
+                lanes += _to_fastest(tables, one.kind, [even.lanes[lane] for lane in ladder], seats)
         return sorted(lanes)
 
     def _admit(self, plain: Solution) -> tuple[Solution, bytes]:
@@ -167,6 +174,27 @@ class _Search:
         return self._annealer.anneal(start, admitted, schedule, self._rng, lambda one: not one.unplaced)
 
 
+def _evened(tables: Tables) -> Tables:
+    """The problem as if devices of one kind were equally fast: its relaxation stays small however speeds differ."""
+    problem = tables.problem
+    if len({one.kind for one in tables.classes}) == len(tables.classes):
+        return tables
+    speeds: dict[str, list[float]] = {}
+    for device in problem.devices:
+        speeds.setdefault(device.kind, []).append(device.speed)
+    even = (replace(one, speed=math.fsum(speeds[one.kind]) / len(speeds[one.kind])) for one in problem.devices)
+    return compile_tables(replace(problem, devices=tuple(even)))
+
+
+def _to_fastest(tables: Tables, kind: str, lanes: list[Lane], seats: list[int]) -> list[int]:
+    """Give lanes, of a kind's devices as if equally fast, to its classes: the most accurate to the fastest."""
+    classes = [index for index, one in enumerate(tables.classes) if one.kind == kind]
+    classes.sort(key=lambda index: -tables.classes[index].speed)
+    homes = [index for index in classes for _ in tables.classes[index].positions]
+    wanted = [lane for lane, count in zip(lanes, seats, strict=True) for _ in range(count)]
+    return [tables.lane_index[home, lane.group, lane.variant] for home, lane in zip(homes, wanted, strict=True)]
+
+
 def _ideal(tables: Tables) -> float:
     """Score of a plan in which every client is served by the most accurate lane that it allows."""
     best = [0.0] * len(tables.rate)
@@ -179,8 +207,7 @@ def _ideal(tables: Tables) -> float:
 
 def _admission_order(tables: Tables) -> list[int]:
     """Types, one entry per client."""
-    flexibility = [sum(column) for column in zip(*(lane.max_batch for lane in tables.lanes), strict=True)]
-    by_lightness = sorted(range(len(tables.rate)), key=lambda one: (tables.rate[one], -flexibility[one]))
+    by_lightness = sorted(range(len(tables.rate)), key=lambda one: (tables.rate[one], -tables.flexibility[one]))
     return [one for one in by_lightness for _ in tables.members[one]]
 
 

@@ -51,9 +51,8 @@ def patient_first(tables: Tables, lane: Lane) -> list[Row]:
 
     Once a device is full nobody enters any more, so flexible clients are left for the devices that follow.
     """
-    flexibility = [sum(column) for column in zip(*(one.max_batch for one in tables.lanes), strict=True)]
     able = [one for one, batch in enumerate(lane.max_batch) if batch and tables.rate[one] <= lane.capacity[batch]]
-    able.sort(key=lambda one: (-lane.max_batch[one], flexibility[one], tables.rate[one]))
+    able.sort(key=lambda one: (-lane.max_batch[one], tables.flexibility[one], tables.rate[one]))
     return [Row.of(tables, lane, one) for one in able]
 
 
@@ -69,7 +68,8 @@ class Packer:
     def __init__(self, tables: Tables, order: RowOrder = patient_first, *, take_late: bool = True) -> None:
         self.tables = tables
         self._accuracy = [lane.accuracy for lane in tables.lanes]
-        self._rows = [order(tables, lane) for lane in tables.lanes]
+        self._order = order
+        self._rows: dict[int, Sequence[Row]] = {}
         self._take = _take_late if take_late else _take_early
         self._steps: list[dict[bytes, tuple[int, bytes]]] = [{} for _ in tables.lanes]
         self._remembered = 0
@@ -103,6 +103,8 @@ class Packer:
             for memory in self._steps:
                 memory.clear()
             self._remembered = 0
+        if lane not in self._rows:
+            self._rows[lane] = self._order(self.tables, self.tables.lanes[lane])
         reachable, entries = _reach(self._rows[lane], remaining)
         result = reachable.bit_length() - 1, self._take(reachable, entries, remaining)
         self._steps[lane][remaining] = result

@@ -22,7 +22,7 @@ import numpy as np
 
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError
-from moonjelly.planning.assemble import assemble, grow_batches, lane_of, previous_lanes
+from moonjelly.planning.assemble import assemble, grow_batches, previous_lanes
 from moonjelly.planning.deadline import deadline
 from moonjelly.planning.packing import Packer, Row
 from moonjelly.planning.problem import Plan, Problem
@@ -77,8 +77,8 @@ class SaDp:
         if not tables.rate:
             return assemble(packer, ())
         search = _Search(self, packer, np.random.default_rng(seed), expired)
-        lanes = search.run(_origin(self.origin, tables, search.rng))
-        return grow_batches(problem, assemble(packer, sorted(lanes)))
+        models = search.run(_origin(self.origin, tables, search.rng))
+        return grow_batches(problem, assemble(packer, sorted(models)))
 
 
 def by_decreasing_budget(tables: Tables, lane: Lane) -> list[Row]:
@@ -99,7 +99,7 @@ def _origin(origin: str, tables: Tables, rng: np.random.Generator) -> list[int]:
             kind = tables.problem.devices[position].kind
             count = len(tables.problem.profiles[kind, group].variants)
             variant = int(rng.integers(count)) if origin == "random" else count - 1
-            lane = held.get(position, lane_of(tables, class_of[position], group, variant))
+            lane = held.get(position, tables.lane_index.get((class_of[position], group, variant)))
             if lane is not None:
                 lanes.append(lane)
     return lanes
@@ -124,10 +124,6 @@ class _Search:
         self._clients = sum(self._full)
         self._offered = tables.load(self._full)
         self._known: dict[tuple[int, ...], _Mapping] = {}
-        # A step down is a step to the next cheaper variant of the same group on the same class.
-        self._variants = {
-            (lane.device_class, lane.group, lane.variant): index for index, lane in enumerate(tables.lanes)
-        }
 
     def run(self, models: list[int]) -> list[int]:
         """Degrade, then upgrade."""
@@ -162,7 +158,7 @@ class _Search:
 
     def _step(self, lane: int, by: int) -> int:
         one = self._packer.tables.lanes[lane]
-        return self._variants.get((one.device_class, one.group, one.variant + by), lane)
+        return self._packer.tables.lane_index.get((one.device_class, one.group, one.variant + by), lane)
 
     def _map(self, models: list[int]) -> _Mapping:
         key = tuple(sorted(models))

@@ -12,6 +12,7 @@ Rates are rounded up and capacities down to the unit, so whatever fits in units 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,7 +77,8 @@ class Tables:
         rate: per type, load in units, rounded up.
         true_rate: per type, the same as a real number.
         members: per type, indices into ``problem.clients``.
-        type_group: per type, the model group.
+        flexibility: per type, the sum of its largest batches over all lanes: how easily it finds another place.
+        lane_index: (device class, group, variant) to lane.
     """
 
     problem: Problem
@@ -87,7 +89,8 @@ class Tables:
     rate: tuple[int, ...]
     true_rate: tuple[float, ...]
     members: tuple[tuple[int, ...], ...]
-    type_group: tuple[str, ...]
+    flexibility: tuple[int, ...]
+    lane_index: Mapping[tuple[int, str, int], int]
 
     @property
     def full(self) -> bytes:
@@ -136,14 +139,20 @@ def compile_tables(problem: Problem, *, merge: bool = True) -> Tables:
         unit=unit,
         classes=classes,
         lanes=lanes,
-        lanes_of=tuple(
-            tuple(index for index, lane in enumerate(lanes) if lane.device_class == one) for one in range(len(classes))
-        ),
+        lanes_of=_per_class(lanes, len(classes)),
         rate=tuple(rate for rate, _, _ in types),
         true_rate=tuple(problem.clients[members[0]].fps / unit for _, _, members in types),
         members=tuple(members for _, _, members in types),
-        type_group=tuple(problem.clients[members[0]].group for _, _, members in types),
+        flexibility=tuple(columns.sum(axis=0).tolist()),
+        lane_index={(lane.device_class, lane.group, lane.variant): index for index, lane in enumerate(lanes)},
     )
+
+
+def _per_class(lanes: tuple[Lane, ...], classes: int) -> tuple[tuple[int, ...], ...]:
+    found: list[list[int]] = [[] for _ in range(classes)]
+    for index, lane in enumerate(lanes):
+        found[lane.device_class].append(index)
+    return tuple(map(tuple, found))
 
 
 def _classes(problem: Problem) -> tuple[DeviceClass, ...]:

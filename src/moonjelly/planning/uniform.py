@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError
-from moonjelly.planning.assemble import assemble, lane_of
+from moonjelly.planning.assemble import assemble
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.planning.sharing import share_devices
@@ -121,7 +121,7 @@ def _plan_uniform(problem: Problem, choose: Callable[[str, list[int]], int]) -> 
 
 def _lanes(tables: Tables, group: str, positions: Iterable[int], variant: int) -> list[int]:
     class_of = {position: index for index, one in enumerate(tables.classes) for position in one.positions}
-    found = [lane_of(tables, class_of[position], group, variant) for position in positions]
+    found = [tables.lane_index.get((class_of[position], group, variant)) for position in positions]
     return sorted(lane for lane in found if lane is not None)
 
 
