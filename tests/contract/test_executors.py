@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from moonjelly.errors import ExecutorError, ModelError
-from moonjelly.inference import Executor, FrameInput, ModelSource, SimulatedExecutor, SimulationOptions
+from moonjelly.inference import Executor, FrameInput, ModelSource, PostOptions, SimulatedExecutor, SimulationOptions
 from moonjelly.inference.onnx_runtime import CPU, CUDA, OnnxExecutor
 from moonjelly.inference.preprocess import resize
 from moonjelly.inference.torch_runtime import TorchExecutor
 from moonjelly.models.cfg import parse_cfg
-from moonjelly.models.darknet import load_network
+from moonjelly.models.darknet import load_network, random_network, save_weights
 from moonjelly.profiles import Profile
 from moonjelly.repository import FileCache, source_digest
 from moonjelly.types import Detections, Variant
@@ -274,3 +274,27 @@ def test_onnx_and_torch_see_the_same_in_real_pictures(data_dir: Path, model: str
     assert sum(map(len, answers[0])) > 10
     for one, other in zip(*answers, strict=True):
         assert_same(one, other, size=320)
+
+
+@pytest.mark.parametrize(("definition", "damping"), [("yolov4-tiny.cfg", 1.0), ("yolov4.cfg", 0.97)])
+def test_onnx_and_torch_agree_on_everything_that_yolov4_is_made_of(
+    data_dir: Path, definition: str, damping: float
+) -> None:
+    text = (data_dir / "models" / "darknet" / definition).read_text()
+    network = random_network(parse_cfg(text), torch.Generator().manual_seed(5))
+    with torch.no_grad():  # untrained, its values would grow with every residual until all scores are 1
+        for block in network.blocks():
+            block.conv.weight.mul_(damping)
+    weights = save_weights(network)
+    source = ModelSource("random", "darknet", text, weights, tuple(map(str, range(80))), source_digest(text, weights))
+    variant = Variant("random-96", "random", 96)
+    everything = PostOptions(score_threshold=0.0, nms_iou=1.0, candidates=50)
+    scores = []
+    for executor in (OnnxExecutor(provider=CPU, post=everything), TorchExecutor(cuda=False, post=everything)):
+        executor.load(variant, source, 2)
+        scores.append([found.scores for found in executor.infer(variant.name, noise_frames(2, 96))])
+        executor.close()
+    for one, other in zip(*scores, strict=True):
+        assert len(one) == 50
+        assert np.ptp(one) > 0.01
+        assert np.allclose(one, other, atol=1e-4)

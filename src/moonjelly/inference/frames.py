@@ -1,4 +1,4 @@
-"""What every executor that looks at pixels checks of a batch before it runs it."""
+"""What every executor that looks at pixels does before and after it runs a batch."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from moonjelly.detection import postprocess
 from moonjelly.errors import ExecutorError, ModelError
+from moonjelly.inference.options import PostOptions
 from moonjelly.inference.protocol import FrameInput, ModelSource
 from moonjelly.models.cfg import parse_cfg
 from moonjelly.models.definition import NetworkConfig
-from moonjelly.types import Variant
+from moonjelly.types import Detections, Variant
 
 
 def read_config(variant: Variant, source: ModelSource) -> NetworkConfig:
@@ -62,6 +64,17 @@ def fill(buffer: NDArray[np.uint8], variant: str, frames: Sequence[FrameInput]) 
             )
         row[:] = image
     return buffer[: len(frames)]
+
+
+def answers(rows: NDArray[np.float32], post: PostOptions) -> list[Detections]:
+    """Detections from a network's ``(b, k, 5 + C)`` candidates, one per frame."""
+    return postprocess(
+        rows,
+        post.score_threshold,
+        post.nms_iou,
+        multi_label=post.multi_label,
+        max_detections=post.max_detections,
+    )
 
 
 def not_resident(variant: str, resident: Sequence[str] | frozenset[str]) -> ExecutorError:

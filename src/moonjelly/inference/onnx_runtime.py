@@ -16,10 +16,9 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from moonjelly.detection import postprocess
 from moonjelly.errors import ExecutorError, ModelError
 from moonjelly.inference import onnx_graph
-from moonjelly.inference.frames import fill, not_resident, read_config
+from moonjelly.inference.frames import answers, fill, not_resident, read_config
 from moonjelly.inference.options import DEFAULT_POST, PostOptions
 from moonjelly.inference.protocol import ArtifactCache, DeviceInfo, FrameInput, ModelSource
 from moonjelly.models.definition import BOX_VALUES, NetworkConfig
@@ -123,14 +122,7 @@ class OnnxExecutor:
         if loaded is None:
             raise not_resident(variant, self.resident())
         rows = _run(variant, loaded.session, fill(loaded.buffer, variant, frames))
-        post = self._post
-        return postprocess(
-            rows,
-            post.score_threshold,
-            post.nms_iou,
-            multi_label=post.multi_label,
-            max_detections=post.max_detections,
-        )
+        return answers(rows, self._post)
 
     def close(self) -> None:
         """Free everything."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from moonjelly.detection.nms import IOU_THRESHOLD, MAX_DETECTIONS, SCORE_THRESHOLD
 from moonjelly.errors import ConfigError
 
 Runtime = Literal["auto", "torch", "onnx", "simulated"]
@@ -26,10 +27,10 @@ class PostOptions:
             without.
     """
 
-    score_threshold: float = 0.20
-    nms_iou: float = 0.4
+    score_threshold: float = SCORE_THRESHOLD
+    nms_iou: float = IOU_THRESHOLD
     candidates: int = 300
-    max_detections: int = 100
+    max_detections: int = MAX_DETECTIONS
     multi_label: bool = False
 
     def __post_init__(self) -> None:

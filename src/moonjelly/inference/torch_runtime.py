@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from moonjelly.detection import postprocess
 from moonjelly.errors import ExecutorError, ModelError
 from moonjelly.inference.factory import kind_of
-from moonjelly.inference.frames import fill, not_resident, read_config
+from moonjelly.inference.frames import answers, fill, not_resident, read_config
 from moonjelly.inference.onnx_runtime import cpu_name
 from moonjelly.inference.options import DEFAULT_POST, PostOptions
 from moonjelly.inference.protocol import DeviceInfo, FrameInput, ModelSource
@@ -47,12 +46,14 @@ class _Loaded:
         pipeline: the module.
         staging: ``(max_batch, s, s, 3)`` uint8 on the host, pinned for CUDA.
         images: the same on the device; graphs read it. The host's own on a CPU.
+        results: ``(max_batch, k, 5 + C)`` float32 on the host, pinned for CUDA.
         graphs: batch size to its captured graph and the output that it writes; empty on a CPU.
     """
 
     pipeline: _Pipeline
     staging: Tensor
     images: Tensor
+    results: Tensor
     graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor]] = field(default_factory=dict)
 
 
@@ -81,7 +82,9 @@ class TorchExecutor:
         # Loading has a stream of its own, so that it goes on beside inference.
         self._infer_stream = torch.cuda.Stream(self._device) if use_cuda else None  # type: ignore[no-untyped-call]
         self._load_stream = torch.cuda.Stream(self._device) if use_cuda else None  # type: ignore[no-untyped-call]
-        if not use_cuda:
+        if use_cuda:
+            torch.backends.cudnn.benchmark = True  # input sizes are few and fixed
+        else:
             torch.set_num_threads(threads)
 
     @property
@@ -138,17 +141,10 @@ class TorchExecutor:
         fill(loaded.staging.numpy(), variant, frames)
         try:
             with self._on(self._infer_stream), torch.inference_mode():
-                rows = self._run(loaded, len(frames)).cpu().numpy()
+                rows = self._run(loaded, len(frames)).numpy()
         except RuntimeError as fault:
             raise ExecutorError(f"torch failed on '{variant}' with {len(frames)} frames: {fault}") from fault
-        post = self._post
-        return postprocess(
-            rows,
-            post.score_threshold,
-            post.nms_iou,
-            multi_label=post.multi_label,
-            max_detections=post.max_detections,
-        )
+        return answers(rows, self._post)
 
     def close(self) -> None:
         """Free everything."""
@@ -164,13 +160,18 @@ class TorchExecutor:
         half = variant.precision == "fp16" and self._device.type == "cuda"
         dtype = torch.float16 if half else torch.float32
         network = make(config, source.weights).fuse().to(self._device, dtype)
+        if self._device.type == "cuda":
+            # Pictures come channels last, and so do tensor cores like them.
+            network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         pipeline = _Pipeline(network, self._post.candidates, dtype).eval()
         shape = (max_batch, variant.input_size, variant.input_size, 3)
         staging = torch.zeros(shape, dtype=torch.uint8, pin_memory=self._device.type == "cuda")
-        loaded = _Loaded(pipeline, staging, staging.to(self._device))
-        rows = pipeline(loaded.images)
+        images = staging.to(self._device)
+        rows = pipeline(images)
         if not bool(torch.isfinite(rows).all()):
             raise ModelError(f"variant '{variant.name}' gives values that are not finite at {variant.precision}")
+        results = torch.zeros(rows.shape, dtype=rows.dtype, pin_memory=self._device.type == "cuda")
+        loaded = _Loaded(pipeline, staging, images, results)
         if self._load_stream is not None:
             self._capture(loaded, self._load_stream)
         return loaded
@@ -191,10 +192,13 @@ class TorchExecutor:
         stream.synchronize()
 
     def _run(self, loaded: _Loaded, batch: int) -> Tensor:
-        if not loaded.graphs:
+        """Candidates of the staged batch on the host; valid until the next run."""
+        if self._infer_stream is None:
             rows: Tensor = loaded.pipeline(loaded.images[:batch])
             return rows
         loaded.images[:batch].copy_(loaded.staging[:batch], non_blocking=True)
         graph, captured = loaded.graphs[batch]
         graph.replay()
-        return captured
+        results = loaded.results[:batch].copy_(captured, non_blocking=True)
+        self._infer_stream.synchronize()
+        return results
