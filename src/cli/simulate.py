@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pandas as pd
 import typer
 from rich import box
@@ -16,15 +17,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cli.machine import machine, versions
+from moonjelly import dispatching
 from moonjelly.clock import CpuClock, MonotonicClock
 from moonjelly.errors import ConfigError
 from moonjelly.planning.instances import reference_profile
-from moonjelly.profiles import Profile
+from moonjelly.profiles import Profile, ProfileOptions
 from moonjelly.repository import load_zoo
 from moonjelly.summary import half_width_95
 from moonjelly.telemetry import CsvLog
 from plots import accuracy_misses, planning_time, policy_optimum, style
 from simulation import compare as comparing
+from simulation import replay as replaying
 from simulation import study, systems
 from simulation import timings as timing
 from simulation.compare import ComparisonOptions, ComparisonRow, Size
@@ -224,6 +227,48 @@ def trace(
     _finish(out, content, accuracy_misses.draw(_frame(rows)), "accuracy_misses")
 
 
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="folder of a run, or of its server's logs")],
+    dispatcher: Annotated[str, typer.Option(help="that the server used")] = dispatching.DEFAULT,
+    speed: Annotated[str, typer.Option(help="speeds of the devices, dealt out in turn")] = "1",
+    zoo: ZooName = "synthetic",
+    kind: Kind = "",
+    seed: Seed = 0,
+    out: Out = Path("logs/simulation/replay"),
+) -> None:
+    """A recorded run through the same engine: the same decisions? and predicted against measured latency.
+
+    Exits with 1 when a decision came out differently.
+    """
+    folder = run / "logs" / "server" if (run / "logs" / "server").is_dir() else run
+    recording = replaying.read_recording(folder)
+    profile = _profile(zoo, kind) or reference_profile(max_batch=12)
+    typical = _profile(zoo, kind, percentile=50.0) or profile
+    speeds = _numbers("speed", speed)
+    agreement = replaying.ask_again(recording, profile, dispatcher, speeds)
+    measured = replaying.measured(recording)
+    predicted = replaying.predicted(recording, profile, dispatcher, speeds, _typical_share(profile, typical), seed)
+    shown = _table(
+        "queue to answer, ms", ("", "frames run", *(f"p{each}" for each in replaying.PERCENTILES), "dropped")
+    )
+    for name, each in (("measured", measured), ("predicted", predicted)):
+        shown.add_row(name, str(each.ran), *(f"{value:.1f}" for value in each.ms.values()), str(each.dropped))
+    console.print(shown)
+    for one in agreement.mismatches[:5]:
+        console.print(f"at {one.ts} ns, device {one.device}: recorded '{one.recorded}', now '{one.replayed}'")
+    same = agreement.decisions - len(agreement.mismatches)
+    console.print(f"{same} of {agreement.decisions} decisions are the same")
+    content = {
+        "decisions": agreement.decisions,
+        "mismatches": [_plain(one) for one in agreement.mismatches],
+        "measured": _plain(measured),
+        "predicted": _plain(predicted),
+    }
+    _write_summary(out, content)
+    raise typer.Exit(0 if not agreement.mismatches else 1)
+
+
 _COMPARE_COLUMNS = (
     "devices/clients", "policy", "min", "mean", "max", "better/equal/worse", "mean to bound", "effectiveness",
     "CPU ms", "proven",
@@ -269,11 +314,16 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         raise ConfigError(f"'{name}' = '{text}'; numbers separated by commas are expected") from None
 
 
-def _profile(zoo: str, kind: str) -> Profile | None:
+def _profile(zoo: str, kind: str, percentile: float = 99.0) -> Profile | None:
     if zoo == "formula":
         return None
     found = load_zoo(zoo)
-    return found.profile(kind or found.kinds()[0])
+    return found.profile(kind or found.kinds()[0], ProfileOptions(percentile=percentile))
+
+
+def _typical_share(profile: Profile, typical: Profile) -> float:
+    pairs = zip(np.ravel(typical.latency_ms), np.ravel(profile.latency_ms), strict=True)
+    return float(np.mean([middle / high for middle, high in pairs]))
 
 
 def _progress() -> Progress:
@@ -298,6 +348,11 @@ def _plain(row: Any) -> dict[str, Any]:
 
 def _finish(out: Path, content: dict[str, Any], figure: Any, name: str) -> None:
     style.save(figure, out / name)
+    _write_summary(out, content)
+
+
+def _write_summary(out: Path, content: dict[str, Any]) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     content |= {"versions": versions(), "machine": machine()}
     (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     console.print(f"written: {out}")

@@ -63,6 +63,11 @@ class SimulatedClient:
         self.up_ns = max(self.up_ns, end_ns + delay_ns)
         return self.up_ns
 
+    def reconnect(self, now_ns: int) -> None:
+        """Begin with empty buffers: what waits for a retransmission belongs to the old connection."""
+        self.uplink.reset(now_ns)
+        self.up_ns = self.down_ns = now_ns
+
     def deliver(self, now_ns: int, delay_ns: int) -> int | None:
         """Send a small message down; returns when it is at the client, ``None`` if never."""
         usable_ns = self.uplink.usable_ns(now_ns)
@@ -219,7 +224,7 @@ class Fleet:
         client = self._clients[client_id]
         if client.uplink.is_up(now_ns):
             client.connected = True
-            client.uplink.reset(now_ns)
+            client.reconnect(now_ns)
             round_trip_ns = int(client.spec.up_delay_ns[0]) + int(client.spec.down_delay_ns[0])
             self._send_ping(client, now_ns + ROUND_TRIPS_TO_CONNECT * round_trip_ns)
         elif now_ns < client.spec.leaves_ns:

@@ -1,0 +1,316 @@
+"""A recorded run through the same engine: the same decisions, and predicted against measured latency.
+
+First the decisions: the queue of each device is rebuilt from ``frame_stats.csv`` (when a frame entered, its deadline),
+and at each instant of ``dispatch.csv`` the dispatcher is asked again. Then the prediction: the recorded arrivals meet a
+simulated device that takes the profile's times, and the time from queue to answer is compared with what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from moonjelly import dispatching
+from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, QueuedFrame, Run
+from moonjelly.errors import MoonjellyError
+from moonjelly.profiles import Profile
+from moonjelly.telemetry import DispatchRow, ServerFrameRow, read_rows
+from moonjelly.types import Outcome
+from moonjelly.units import NS_PER_MS, ClientInstant, ServerInstant, ms_to_ns
+from simulation import events
+from simulation.device import InferenceTimes, SimulatedDevice
+from simulation.events import Agenda, Frame
+
+PERCENTILES = (50, 90, 99)
+
+
+class ReplayError(MoonjellyError):
+    """A recording that cannot be replayed."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a server logged.
+
+    Attributes:
+        frames: that entered a queue, in that order.
+        decisions: in order.
+    """
+
+    frames: tuple[ServerFrameRow, ...]
+    decisions: tuple[DispatchRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mismatch:
+    """A decision that came out differently."""
+
+    ts: int
+    device: int
+    recorded: str
+    replayed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """All decisions of a recording, asked again."""
+
+    decisions: int
+    mismatches: tuple[Mismatch, ...]
+
+    @property
+    def share(self) -> float:
+        """Of identical decisions; 1 when there was none to take."""
+        return 1.0 - len(self.mismatches) / self.decisions if self.decisions else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """Time from queue to answer of the frames that ran, and how many did not.
+
+    Attributes:
+        ms: percentile to ms; empty when none ran.
+    """
+
+    ran: int
+    dropped: int
+    ms: Mapping[int, float]
+
+
+def read_recording(folder: Path) -> Recording:
+    """Read ``dispatch.csv`` and ``frame_stats.csv`` of a server.
+
+    Raises:
+        ReplayError: a file is missing or not such a log, or the frames lack what replay needs.
+    """
+    try:
+        frames = list(read_rows(folder / "frame_stats.csv", ServerFrameRow))
+        decisions = list(read_rows(folder / "dispatch.csv", DispatchRow))
+    except (OSError, ValueError) as fault:
+        raise ReplayError(f"{folder} cannot be replayed: {fault}; give the folder of a server's logs") from None
+    queued = [row for row in frames if row.queued_ts is not None and row.deadline_ts is not None]
+    if not queued or not decisions:
+        raise ReplayError(f"{folder} holds {len(queued)} queued frames and {len(decisions)} decisions: nothing to do")
+    return Recording(
+        tuple(sorted(queued, key=lambda row: row.queued_ts or 0)),
+        tuple(sorted(decisions, key=lambda row: row.ts)),
+    )
+
+
+def ask_again(recording: Recording, profile: Profile, dispatcher: str, speeds: Sequence[float] = (1.0,)) -> Agreement:
+    """Take every recorded decision again.
+
+    Args:
+        recording: of one model group.
+        profile: that the server's dispatcher worked with.
+        dispatcher: name.
+        speeds: of the devices, dealt out in turn.
+
+    Raises:
+        ReplayError: the recording names a variant that the profile does not have.
+    """
+    mismatches: list[Mismatch] = []
+    for device in sorted({row.gpu_number for row in recording.decisions}):
+        frames = [row for row in recording.frames if row.gpu_number == device]
+        decisions = [row for row in recording.decisions if row.gpu_number == device]
+        plans = _Plans(profile, speeds[device % len(speeds)])
+        mismatches.extend(_ask_device(frames, decisions, plans, dispatching.create(dispatcher)))
+    return Agreement(len(recording.decisions), tuple(mismatches))
+
+
+def measured(recording: Recording) -> Distribution:
+    """What the recording says."""
+    ran = [row for row in recording.frames if row.batch > 0]
+    times = [row.waiting_time + row.prediction_time for row in ran]
+    dropped = sum(row.outcome is Outcome.DROPPED for row in recording.frames)
+    return _distribution(times, dropped)
+
+
+def predicted(
+    recording: Recording, profile: Profile, dispatcher: str, speeds: Sequence[float], typical_share: float, seed: int
+) -> Distribution:
+    """What a simulated device makes of the recorded arrivals.
+
+    Args:
+        recording: of one model group.
+        profile: percentile that the dispatcher works with.
+        dispatcher: name.
+        speeds: of the devices, dealt out in turn.
+        typical_share: median inference time over the profile's percentile.
+        seed: of the inference times.
+    """
+    tally = _Tally([])
+    for device in sorted({row.gpu_number for row in recording.decisions}):
+        agenda = Agenda()
+        plans = _Plans(profile, speeds[device % len(speeds)])
+        decisions = [row for row in recording.decisions if row.gpu_number == device]
+
+        simulated = SimulatedDevice(
+            device,
+            dispatching.create(dispatcher),
+            plans.of(decisions[0]),
+            InferenceTimes(np.random.default_rng([seed, device]), max(0.0, 2.0 * typical_share - 1.0)),
+            tuple(variant.name for variant in profile.variants),
+            agenda,
+            tally,
+            lambda row: None,
+        )
+        _run_device(simulated, [row for row in recording.frames if row.gpu_number == device], decisions, plans, agenda)
+    return _distribution(tally.times_ms, tally.dropped)
+
+
+@dataclass(slots=True)
+class _Tally:
+    """Collects what a simulated device settles."""
+
+    times_ms: list[float]
+    dropped: int = 0
+
+    def __call__(self, frames: list[Frame], *, dropped: str = "") -> None:
+        if dropped:
+            self.dropped += len(frames)
+        else:
+            self.times_ms.extend((frame.ended_ns - (frame.queued_ns or 0)) / NS_PER_MS for frame in frames)
+
+
+class _Plans:
+    """Device plans as a recording names them."""
+
+    def __init__(self, profile: Profile, speed: float) -> None:
+        self._profile = profile
+        self._speed = speed
+        self._index = {variant.name: index for index, variant in enumerate(profile.variants)}
+        self._made: dict[tuple[str, int, str], DevicePlan] = {}
+
+    def of(self, row: DispatchRow) -> DevicePlan:
+        """What the device was to run at a decision."""
+        planned = row.planned_variant or row.variant
+        key = (planned, row.planned_batch, row.fallbacks)
+        if key not in self._made:
+            resident = [self.index(name) for name in row.fallbacks.split()]
+            self._made[key] = DevicePlan.of(
+                self._profile, self.index(planned), row.planned_batch, self._speed, resident
+            )
+        return self._made[key]
+
+    def index(self, name: str) -> int:
+        """Of a variant.
+
+        Raises:
+            ReplayError: the profile does not have it.
+        """
+        if name not in self._index:
+            raise ReplayError(
+                f"the recording used '{name}', the profile of '{self._profile.device_kind}' has "
+                f"{', '.join(self._index)}; name the zoo that the server served"
+            )
+        return self._index[name]
+
+    def name(self, index: int) -> str:
+        """Of the variant at ``index``."""
+        return self._profile.variants[index].name
+
+
+def _ask_device(
+    frames: Sequence[ServerFrameRow], decisions: Sequence[DispatchRow], plans: _Plans, dispatcher: Dispatcher
+) -> list[Mismatch]:
+    queue = DeadlineQueue()
+    waiting: dict[int, ServerFrameRow] = {}
+    arrived = 0
+    mismatches = []
+    for row in decisions:
+        while arrived < len(frames) and (frames[arrived].queued_ts or 0) <= row.ts:
+            waiting[arrived] = frames[arrived]
+            queue.push(_queued(arrived, frames[arrived]))
+            arrived += 1
+        plan = plans.of(row)
+        decision = dispatcher.decide(row.ts, queue, plan, None)
+        recorded = f"drop {row.dropped}" if row.dropped else f"run {row.batch} with {row.variant}"
+        replayed = _described(decision, plans)
+        if recorded == replayed and isinstance(decision, Run | Drop) and len(queue) == row.queue:
+            taken = [frame.key for frame in decision.frames]
+        else:
+            before, now = f"{recorded} of {row.queue}", f"{replayed} of {len(queue)}"
+            mismatches.append(Mismatch(row.ts, row.gpu_number, before, now))
+            taken = [key for key, frame in waiting.items() if _left_ns(frame) <= row.ts + NS_PER_MS]
+        queue.take(_queued(key, waiting.pop(key)) for key in taken)
+        if isinstance(decision, Run):
+            dispatcher.finished(row.ts + ms_to_ns(row.infer_ms), decision.frames)
+    return mismatches
+
+
+def _described(decision: dispatching.Decision, plans: _Plans) -> str:
+    if isinstance(decision, Drop):
+        return f"drop {len(decision.frames)}"
+    if isinstance(decision, Run):
+        return f"run {len(decision.frames)} with {plans.name(decision.variant)}"
+    return "wait"
+
+
+def _queued(key: int, row: ServerFrameRow) -> QueuedFrame:
+    return QueuedFrame(key, row.deadline_ts or 0, row.queued_ts or 0, row.client_id)
+
+
+def _left_ns(row: ServerFrameRow) -> int:
+    return (row.queued_ts or 0) + ms_to_ns(row.waiting_time)
+
+
+def _run_device(
+    device: SimulatedDevice,
+    frames: Sequence[ServerFrameRow],
+    decisions: Sequence[DispatchRow],
+    plans: _Plans,
+    agenda: Agenda,
+) -> None:
+    for key, row in enumerate(frames):
+        agenda.add(row.queued_ts or 0, events.Decoded(_frame(key, row)))
+    followed: DevicePlan | None = None
+    changes = iter(decisions)
+    following = next(changes, None)
+    while (event := agenda.pop()) is not None:
+        while following is not None and following.ts <= agenda.now_ns:
+            plan = plans.of(following)
+            if plan is not followed:
+                followed = plan
+                device.follow(plan, agenda.now_ns)
+            following = next(changes, None)
+        if isinstance(event, events.Decoded):
+            device.queue(event.frame, agenda.now_ns)
+        elif isinstance(event, events.BatchEnded):
+            device.batch_ended(agenda.now_ns)
+        elif isinstance(event, events.DeviceWoken):
+            device.woken(event.number, agenda.now_ns)
+
+
+def _frame(key: int, row: ServerFrameRow) -> Frame:
+    return Frame(
+        key=key,
+        client_id=row.client_id,
+        frame_id=row.frame_id,
+        channel=0,
+        captured=ClientInstant(0),
+        variant=0,
+        quality=0,
+        size_bytes=row.request_size,
+        encode_ms=0.0,
+        sent=ClientInstant(0),
+        bandwidth_bps=row.client_bw,
+        rtt_ms=0.0,
+        offset=None,
+        received=ServerInstant(row.recv_ts),
+        deadline_ns=row.deadline_ts or 0,
+    )
+
+
+def _distribution(times_ms: Sequence[float], dropped: int) -> Distribution:
+    if not times_ms:
+        return Distribution(0, dropped, {})
+    values = np.percentile(times_ms, PERCENTILES)
+    return Distribution(
+        len(times_ms), dropped, {name: float(value) for name, value in zip(PERCENTILES, values, strict=True)}
+    )

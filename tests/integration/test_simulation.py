@@ -1,0 +1,161 @@
+"""Whole simulated runs: every part of the library together, small."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from moonjelly import dispatching
+from moonjelly.clock import ManualClock
+from moonjelly.planning.instances import reference_profile
+from moonjelly.summary import Summary
+from moonjelly.telemetry import DispatchRow, FrameRow, PlanRow, ServerFrameRow, read_rows
+from moonjelly.types import Outcome
+from network_shaping.traces import Trace
+from simulation import compare, replay, study, timings
+from simulation.compare import ComparisonOptions, Size
+from simulation.engine import Engine, RunRows
+from simulation.results import summary_of, write_run
+from simulation.systems import System, parse
+from simulation.timings import TimingOptions
+from simulation.workload import Workload, WorkloadOptions, draw
+
+PROFILE = reference_profile(12)
+GOOD = Trace.uniform("good", [40e6])
+OUTAGE = Trace.uniform("outage", [12e6] * 5 + [0.0] * 4 + [12e6] * 11)
+OURS = parse("multiset")
+JELLYFISH = parse("sa-dp+jellyfish-fifo+jellyfish")
+
+
+def simulate(
+    options: WorkloadOptions, trace: Trace, system: System, seed: int = 1
+) -> tuple[Workload, RunRows, Summary]:
+    workload = draw(options, trace, PROFILE, seed)
+    rows = Engine(workload, system, ManualClock()).run()
+    return workload, rows, summary_of(workload, rows, {}, {})
+
+
+SMALL = WorkloadOptions(clients=3, fps=(15.0, 29.97), slo_ms=(100.0, 150.0), seconds=8.0, warmup_s=2.0)
+
+
+@pytest.mark.parametrize("system", [OURS, JELLYFISH], ids=lambda system: system.name)
+def test_a_seed_repeats_to_the_last_row(system: System) -> None:
+    options = dataclasses.replace(SMALL, churn_per_min=10.0)
+    first, second = (simulate(options, OUTAGE, system)[1] for _ in range(2))
+    assert first == second
+    assert simulate(options, OUTAGE, system, seed=2)[1] != first
+
+
+@pytest.mark.parametrize("dispatcher", dispatching.names())
+@pytest.mark.parametrize("network", ["moonjelly", "jellyfish"])
+def test_every_frame_has_one_outcome_under_every_dispatcher(dispatcher: str, network: str) -> None:
+    _, rows, summary = simulate(SMALL, OUTAGE, System("best-uniform", dispatcher, network))
+    assert summary.frames_captured == len(rows.frames)
+    assert summary.on_time > 0
+
+
+def test_a_good_link_loses_nothing() -> None:
+    _, _, summary = simulate(SMALL, GOOD, OURS)
+    assert summary.miss_rate == 0.0
+    assert summary.effective_accuracy > 0.4
+    assert summary.latency_ms.max is not None
+    assert summary.latency_ms.max < 150.0
+
+
+def test_an_outage_costs_little_more_than_itself() -> None:
+    """Four seconds of every twenty are dead; the clients are back within a second and answer nothing stale."""
+    options = dataclasses.replace(SMALL, seconds=40.0)
+    _, rows, summary = simulate(options, OUTAGE, OURS)
+    assert 0.2 < summary.miss_rate < 0.27
+    late = [row.e2e_latency for row in rows.frames if row.outcome is Outcome.LATE and row.e2e_latency is not None]
+    assert max(late, default=0.0) < 1000.0
+    assert summary.lost > 0
+
+
+def test_overload_rejects_by_name_and_serves_the_rest() -> None:
+    options = dataclasses.replace(SMALL, clients=30, devices=1, fps=(25.0,), slo_ms=(75.0,), seconds=4.0)
+    _, rows, summary = simulate(options, GOOD, OURS)
+    rejected = {row.client_id for row in rows.frames if row.outcome is Outcome.REJECTED}
+    assert 0 < len(rejected) < 30
+    served = [client for client in summary.clients if client.client_id not in rejected]
+    assert served
+    assert all(client.miss_rate < 0.01 for client in served)
+
+
+def test_the_logs_are_those_of_a_live_run_and_replay_to_the_same_decisions(tmp_path: Path) -> None:
+    options = dataclasses.replace(SMALL, clients=6)
+    workload, rows, summary = simulate(options, OUTAGE, OURS)
+    write_run(tmp_path, workload, rows, summary)
+    assert json.loads((tmp_path / "summary.json").read_text())["frames_captured"] == summary.frames_captured
+    server = tmp_path / "logs" / "server"
+    assert list(read_rows(server / "dispatch.csv", DispatchRow)) != []
+    assert len(list(read_rows(server / "plans.csv", PlanRow))) == summary.plans.count
+    assert len(list(read_rows(server / "frame_stats.csv", ServerFrameRow))) == len(rows.server_frames)
+    for client in summary.clients:
+        logged = read_rows(tmp_path / "logs" / "client" / f"host_{client.client_id}" / "frame_stats.csv", FrameRow)
+        assert sum(row.outcome is Outcome.ON_TIME for row in logged) == client.on_time
+
+    recording = replay.read_recording(server)
+    agreement = replay.ask_again(recording, PROFILE, OURS.dispatcher)
+    assert agreement.decisions > 100
+    assert agreement.mismatches == ()
+    measured = replay.measured(recording)
+    predicted = replay.predicted(recording, PROFILE, OURS.dispatcher, (1.0,), 0.98, seed=5)
+    assert (predicted.ran, predicted.dropped) == pytest.approx((measured.ran, measured.dropped), abs=2)
+    for percentile, value in measured.ms.items():
+        assert predicted.ms[percentile] == pytest.approx(value, rel=0.05)
+
+
+def test_replay_sees_another_dispatcher_and_another_zoo(tmp_path: Path) -> None:
+    workload, rows, summary = simulate(SMALL, GOOD, OURS)
+    write_run(tmp_path, workload, rows, summary)
+    recording = replay.read_recording(tmp_path / "logs" / "server")
+    assert replay.ask_again(recording, PROFILE, "jellyfish-fifo").share < 1.0
+    other = dataclasses.replace(
+        PROFILE, variants=tuple(dataclasses.replace(one, name=f"x{one.name}") for one in PROFILE.variants)
+    )
+    with pytest.raises(replay.ReplayError, match=r"the recording used 'yolov4-\d+'"):
+        replay.ask_again(recording, other, OURS.dispatcher)
+    with pytest.raises(replay.ReplayError, match="cannot be replayed"):
+        replay.read_recording(tmp_path)
+
+
+def test_misses_in_an_outage_are_told_from_others() -> None:
+    workload, rows, summary = simulate(dataclasses.replace(SMALL, seconds=40.0), OUTAGE, OURS)
+    assert study.miss_rate_outside_outages(workload, rows) < 0.3 * summary.miss_rate
+
+
+def test_comparing_and_timing_small_instances() -> None:
+    sizes = (Size(2, 8), Size(2, 12))
+    options = ComparisonOptions(sizes, ("multiset", "best-uniform"), 2, 3, "highs", 20.0)
+    rows = [row for batch in compare.run(options, ManualClock()) for row in batch]
+    assert [(row.clients, row.instance, row.policy) for row in rows][:3] == [
+        (8, 0, "multiset"),
+        (8, 0, "best-uniform"),
+        (8, 1, "multiset"),
+    ]
+    assert all(row.ratio_to_bound <= 1.0 + 1e-6 for row in rows)
+
+    left_out: list[tuple[str, Size]] = []
+
+    class Ticking:
+        instant = 0
+
+        def now_ns(self) -> int:
+            Ticking.instant += 400_000_000
+            return Ticking.instant
+
+    timed = list(
+        timings.run(
+            TimingOptions(sizes, ("multiset",), 5, 0, budget_s=3.0),
+            Ticking(),
+            ManualClock(),
+            lambda name, size: left_out.append((name, size)),
+        )
+    )
+    assert [(row.clients, row.complete) for row in timed] == [(8, False)]
+    assert timed[0].cpu_ms_min == timed[0].cpu_ms_p99 == pytest.approx(400.0)
+    assert left_out == [("multiset", Size(2, 12))]
