@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,8 @@ import typer
 
 from moonjelly.errors import ConfigError, MoonjellyError
 from moonjelly.telemetry import CsvLog, ShapingRow
-from network_shaping import catalogue, traces
+from network_shaping import catalogue, tbf, traces
+from network_shaping.queues import Match, class_of
 from network_shaping.userspace import LinkSpec, UserspaceShaper
 
 _PARENT_CHECK_S = 0.25
@@ -56,6 +58,58 @@ def relay(
             shaping_log.close()
 
 
+@app.command()
+def tc(
+    interface: Annotated[str, typer.Option(help="Network interface to shape (outgoing packets).")],
+    link: Annotated[list[str], typer.Option(help="NAME=TRACE[@OFFSET_S|@random], once per client link.")],
+    target: Annotated[
+        str | None,
+        typer.Option("--target", "--server", help="HOST:PORT: give every link a local port that leads there."),
+    ] = None,
+    match: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=sport:PORT|dport:PORT|src:ADDRESS|dst:ADDRESS: packets of a link that has no local port."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of generated traces and random offsets.")] = 0,
+    seconds: Annotated[int, typer.Option(help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
+    burst_bytes: Annotated[int, typer.Option(min=1_600, help="Size of every bucket.")] = tbf.DEFAULT_BURST_BYTES,
+    queue_bytes: Annotated[
+        int, typer.Option(min=3_200, help="That may wait before every bucket.")
+    ] = tbf.DEFAULT_QUEUE_BYTES,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    out: Annotated[Path | None, typer.Option(help="Directory for shaping.csv.")] = None,
+    ready_fd: Annotated[
+        int | None, typer.Option(help="Write the ready line here, and stop when the parent process ends.")
+    ] = None,
+) -> None:
+    """Shape an interface with tc-tbf (root): real packets, real drops. Leaves the interface as it was."""
+    matches = _matches(match or [], [_named(item)[0] for item in link])
+    links = _links(link, [], seed, seconds, 0.0, 0)
+    if target is None and len(matches) < len(links):
+        raise ConfigError("how are the links' packets told apart? give --target HOST:PORT, or --match for every link")
+    shaping_log = CsvLog(out / "shaping.csv", ShapingRow) if out else None
+    shaped = [tbf.TbfLink(spec.name, _uplink(spec), matches.get(spec.name, ())) for spec in links]
+    fronts = [LinkSpec(spec.name, None, priority=class_of(index)) for index, spec in enumerate(links)]
+    front = UserspaceShaper(_address(target), fronts, host=host) if target else None
+    try:
+        with tbf.TbfShaper(interface, shaped, shaping_log, burst_bytes, queue_bytes) as shaper:
+            asyncio.run(_serve(front, ready_fd, shaper))
+    finally:
+        if shaping_log is not None:
+            shaping_log.close()
+
+
+@app.command()
+def clean(
+    interface: Annotated[str | None, typer.Option(help="Only this one; by default all of this namespace.")] = None,
+) -> None:
+    """Remove what a shaper that was killed left on its interface."""
+    cleaned = tbf.clean(interface)
+    typer.echo(f"cleaned: {', '.join(cleaned)}" if cleaned else "nothing to clean")
+
+
 @app.command("trace")
 def describe(
     name: Annotated[str, typer.Argument(help=f"A file or one of: {', '.join(catalogue.names())}.")],
@@ -76,6 +130,21 @@ def describe(
         f"{name}: {made.duration_s:.0f} s, mean {made.mean_bps / 1e6:.2f} Mbit/s, "
         f"{min(made.rates_bps) / 1e6:.2f} to {max(made.rates_bps) / 1e6:.2f}, outages {outage_s:.0f} s"
     )
+
+
+def _matches(texts: list[str], links: list[str]) -> dict[str, tuple[Match, ...]]:
+    matches: dict[str, tuple[Match, ...]] = {}
+    for text in texts:
+        name, value = _named(text)
+        if name not in links:
+            raise ConfigError(f"--match names '{name}', which no --link has")
+        matches[name] = (*matches.get(name, ()), Match.parse(value))
+    return matches
+
+
+def _uplink(spec: LinkSpec) -> traces.Trace:
+    assert spec.uplink is not None
+    return spec.uplink
 
 
 def _numbered(clients: int, trace: str | None) -> list[str]:
@@ -144,24 +213,39 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def _serve(shaper: UserspaceShaper, ready_fd: int | None) -> None:
+async def _serve(relay: UserspaceShaper | None, ready_fd: int | None, shaper: tbf.TbfShaper | None = None) -> None:
+    """Until SIGTERM, Ctrl-C, the parent's end, or an error of the tc shaper."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    addresses = await shaper.start()
+    parent = os.getppid()
+    addresses = await relay.start() if relay else {}
+    followed = threading.Event()
+    following = asyncio.create_task(asyncio.to_thread(shaper.run, followed)) if shaper else None
+    if following is not None:
+        following.add_done_callback(lambda _: stop.set())
+    _say_ready(addresses, ready_fd)
+    if ready_fd is None:
+        await stop.wait()
+    else:
+        await _until_orphaned(stop, parent)
+    followed.set()
+    if relay is not None:
+        await relay.close()
+    if following is not None:
+        await following
+
+
+def _say_ready(addresses: dict[str, tuple[str, int]], ready_fd: int | None) -> None:
     links = {name: {"host": host, "port": port} for name, (host, port) in addresses.items()}
     ports = [port for _, port in addresses.values()]
     line = json.dumps({"ready": True, "pid": os.getpid(), "ports": ports, "links": links}) + "\n"
     if ready_fd is None:
         sys.stdout.write(line)
         sys.stdout.flush()
-        await stop.wait()
     else:
-        parent = os.getppid()
         os.write(ready_fd, line.encode())
-        await _until_orphaned(stop, parent)
-    await shaper.close()
 
 
 async def _until_orphaned(stop: asyncio.Event, parent: int) -> None:

@@ -1,5 +1,8 @@
 """User-space shaper: a TCP relay whose links follow traces. Needs no root.
 
+Also the tc shaper's front: without rates of its own the relay only carries each link's connections on sockets that the
+kernel's queueing disciplines can tell apart, whatever ports the client chooses when it reconnects.
+
 One listening port per link; all connections of a link share its rate. The relay takes up a few milliseconds' worth of
 bytes, holds them until a link of that rate would have delivered them, and only then takes up more; its socket
 buffers are small. So the queue builds up at the sender, as behind a slow modem, and not in here. During an outage
@@ -42,17 +45,19 @@ class LinkSpec:
 
     Attributes:
         name: in the log and in the ready message.
-        uplink: rate from whoever connects to the target.
+        uplink: rate from whoever connects to the target; ``None``: as fast as it comes.
         downlink: rate back; ``None``: as fast as it comes.
         burst_bytes: that pass at once after a pause, per direction.
         delay_s: added in each direction.
+        priority: ``SO_PRIORITY`` of the connections to the target, which a queueing discipline takes as their class.
     """
 
     name: str
-    uplink: Trace
+    uplink: Trace | None
     downlink: Trace | None = None
     burst_bytes: int = 0
     delay_s: float = 0.0
+    priority: int = 0
 
 
 class UserspaceShaper:
@@ -87,7 +92,8 @@ class UserspaceShaper:
             self._spawn(self._accept(listener, link))
         for link in self._links:
             link.begin()
-            self._spawn(self._follow(link))
+            if link.spec.uplink is not None:
+                self._spawn(self._follow(link, link.spec.uplink))
         return addresses
 
     async def close(self) -> None:
@@ -118,6 +124,10 @@ class UserspaceShaper:
             outer.setblocking(False)
             for end in (inner, outer):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if link.spec.priority:
+                outer.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, link.spec.priority)
+                # The queue stays with the client: beyond what is in flight the socket takes up next to nothing.
+                outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _BUFFER_BYTES)
             try:
                 await link.until_up()
                 await loop.sock_connect(outer, self._target)
@@ -134,7 +144,7 @@ class UserspaceShaper:
                 up.stop()
                 down.stop()
 
-    async def _follow(self, link: _Link) -> None:
+    async def _follow(self, link: _Link, uplink: Trace) -> None:
         """Log every change of the uplink's rate."""
         change_s = 0.0
         while True:
@@ -142,10 +152,10 @@ class UserspaceShaper:
             late_s = link.now_s() - change_s
             if late_s < 0.0:
                 continue
-            rate = link.spec.uplink.rate_bps(change_s + 1e-6) / BITS_PER_MBIT
+            rate = uplink.rate_bps(change_s + 1e-6) / BITS_PER_MBIT
             if self._log is not None:
                 self._log.write(ShapingRow(link.now_ns(), link.spec.name, rate, rate, late_s * 1e3))
-            change_s = link.spec.uplink.next_change_s(change_s + 1e-6)
+            change_s = uplink.next_change_s(change_s + 1e-6)
 
 
 class _Link:
@@ -155,7 +165,7 @@ class _Link:
         self.spec = spec
         self._clock = clock
         self._zero_ns = clock.now_ns()
-        self.up_pacer = Pacer(spec.uplink, spec.burst_bytes)
+        self.up_pacer = Pacer(spec.uplink, spec.burst_bytes) if spec.uplink else None
         self.down_pacer = Pacer(spec.downlink, spec.burst_bytes) if spec.downlink else None
 
     def begin(self) -> None:
@@ -173,7 +183,11 @@ class _Link:
     async def until_up(self) -> None:
         """Wait for the end of an outage."""
         now_s = self.now_s()
-        await asyncio.sleep(min(self.spec.uplink.up_s(now_s) - now_s, _FOR_EVER_S))
+        await asyncio.sleep(min(self.up_s(now_s) - now_s, _FOR_EVER_S))
+
+    def up_s(self, now_s: float) -> float:
+        """When something may pass at all: an outage of the uplink stops the way back, too."""
+        return self.spec.uplink.up_s(now_s) if self.spec.uplink else now_s
 
 
 class _Pipe:
@@ -247,7 +261,7 @@ class _Pipe:
         # Bytes that were there when the timer came have waited since the link was free, however late the timer is.
         waited = not self._reading and now_s - self._free_s < _LATEST_TIMER_S
         if self._pacer is None:
-            passed_s = self._link.spec.uplink.up_s(now_s)
+            passed_s = self._link.up_s(now_s)
         else:
             passed_s = self._pacer.reserve(min(now_s, self._free_s) if waited else now_s, len(chunk))
         self._held.append((passed_s + self._link.spec.delay_s, chunk))

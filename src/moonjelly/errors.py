@@ -103,3 +103,7 @@ class ConnectionLostError(MoonjellyError):
     """The server could not be reached, or was lost and did not come back in time."""
 
     wire_code = "UNAVAILABLE"
+
+
+class ShapingError(MoonjellyError):
+    """An interface that cannot be shaped: absent, not allowed, or in use."""

@@ -1,0 +1,283 @@
+"""The tc shaper on a real interface, in network namespaces of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from moonjelly.telemetry import ShapingRow, read_rows
+from network_shaping.ownership import DIRECTORY
+from tests.support import namespaces
+from tests.support.namespaces import INTERFACE, SERVER_ADDRESS, Pair
+
+pytestmark = pytest.mark.netns
+
+COUNTER = """
+import socket, sys
+# Counts what came by sequence number; ends on 'end', says which numbers came.
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); server.bind((sys.argv[1], 5001))
+print("ready", flush=True)
+came = []
+while (data := server.recv(2048)) != b"end":
+    came.append(int(data[:8]))
+print(came, flush=True)
+"""
+SEND = """
+import socket, sys
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.bind(("", int(sys.argv[2])))
+first, count = int(sys.argv[3]), int(sys.argv[4])
+for number in range(first, first + count):
+    client.sendto(b"%08d" % number + bytes(900), (sys.argv[1], 5001))
+if sys.argv[5:]:
+    client.sendto(b"end", (sys.argv[1], 5001))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def allowed() -> None:
+    if found := namespaces.problem():
+        pytest.skip(found)
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair.make("tbf")
+    yield made
+    made.remove()
+
+
+@contextlib.contextmanager
+def shaper(pair: Pair, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
+    process = subprocess.Popen(
+        pair.shaping("tc", "--interface", INTERFACE, *arguments),
+        stdout=subprocess.PIPE,
+        text=True,
+        env=namespaces.environment(),
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        yield process, json.loads(line) if line else {}
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+        process.stdout.close()
+
+
+def run(pair: Pair, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        pair.shaping(*arguments), capture_output=True, text=True, env=namespaces.environment(), check=False, timeout=60
+    )
+
+
+def gso_max_segs(pair: Pair) -> int:
+    shown = subprocess.run(
+        pair.inside(pair.client, "ip", "-d", "-j", "link", "show", INTERFACE),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(json.loads(shown.stdout)[0]["gso_max_segs"])
+
+
+def trace(tmp_path: Path, *lines: str) -> str:
+    path = tmp_path / "trace.txt"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return str(path)
+
+
+def owner_files() -> list[Path]:
+    return list(DIRECTORY.glob(f"*-{INTERFACE}.json"))
+
+
+def test_a_leaf_per_link_and_nothing_left(pair: Pair) -> None:
+    segments = gso_max_segs(pair)
+    links = ("--link", "a=synthetic_trace", "--link", "b=synthetic_trace@50")
+    with shaper(pair, *links, "--target", f"{SERVER_ADDRESS}:1") as (process, ready):
+        assert ready["pid"] == process.pid
+        shown = pair.qdiscs()
+        assert "qdisc htb 4d4a: root" in shown
+        assert "rate 20Mbit burst 5000b" in shown
+        assert "rate 10Mbit burst 5000b" in shown
+        assert gso_max_segs(pair) == 1
+        assert owner_files()
+    assert process.returncode == 0
+    assert "htb" not in pair.qdiscs()
+    assert gso_max_segs(pair) == segments
+    assert not owner_files()
+
+
+def test_a_link_s_connections_are_its_own_whatever_their_port(pair: Pair, tmp_path: Path) -> None:
+    """Two links with ports of their own, reconnecting; each leaf counts its own bytes."""
+    serve = (
+        "import socket\n"
+        f"server = socket.create_server(('{SERVER_ADDRESS}', 5001))\n"
+        "print('ready', flush=True)\n"
+        "while True:\n"
+        "    peer, _ = server.accept()\n"
+        "    total = 0\n"
+        "    while data := peer.recv(65536): total += len(data)\n"
+        "    peer.sendall(b'%d' % total); peer.close()\n"
+    )
+    send = (
+        "import socket, sys\n"
+        "for _ in range(3):\n"
+        "    with socket.create_connection(('127.0.0.1', int(sys.argv[1]))) as client:\n"
+        "        client.sendall(bytes(50_000)); client.shutdown(socket.SHUT_WR)\n"
+        "        assert client.recv(64) == b'50000'\n"
+    )
+    server = subprocess.Popen(pair.python(pair.server, serve), stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        server.stdout.readline()
+        rate = trace(tmp_path, "50")
+        links = ("--link", f"a={rate}", "--link", f"b={rate}")
+        with shaper(pair, *links, "--target", f"{SERVER_ADDRESS}:5001") as (_, ready):
+            ports = ready["ports"]
+            assert isinstance(ports, list)
+            subprocess.run(pair.python(pair.client, send, str(ports[1])), check=True, timeout=60)
+            sent = {}
+            lines = pair.qdiscs().splitlines()
+            for line, following in itertools.pairwise(lines):
+                if line.startswith("qdisc tbf"):
+                    sent[line.split("parent ")[1].split()[0]] = int(following.split()[1])
+    finally:
+        server.kill()
+        server.communicate()
+    assert sent["4d4a:10"] == 0
+    assert sent["4d4a:11"] > 150_000
+
+
+def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
+    """Rate 0 from second 2 to 7: what is sent then never comes, what is sent before and after does."""
+    out = tmp_path / "out"
+    path = tmp_path / "timed.txt"
+    path.write_text("0\t50\n2\t0\n7\t50\n60\t50\n", encoding="utf-8")
+    counter = subprocess.Popen(pair.python(pair.server, COUNTER, SERVER_ADDRESS), stdout=subprocess.PIPE, text=True)
+    assert counter.stdout is not None
+    counter.stdout.readline()
+    arguments = ("--link", f"a={path}", "--match", "a=sport:4001", "--out", str(out))
+
+    def changes() -> list[float]:
+        return [row.actual_bw for row in read_rows(out / "shaping.csv", ShapingRow)]
+
+    def until(wanted: list[float]) -> None:
+        while changes() != wanted:
+            time.sleep(0.01)
+
+    with shaper(pair, *arguments):
+        _send(pair, 0, 10)
+        until([50.0, 0.0])
+        assert "qdisc blackhole" in pair.qdiscs()
+        _send(pair, 100, 10)
+        assert changes() == [50.0, 0.0], "the machine was too slow for this test's outage"
+        until([50.0, 0.0, 50.0])
+        _send(pair, 200, 10, "end")
+        assert json.loads(counter.stdout.readline()) == [*range(10), *range(200, 210)]
+    counter.wait(20)
+    counter.stdout.close()
+
+
+def _send(pair: Pair, first: int, count: int, *end: str) -> None:
+    subprocess.run(
+        pair.python(pair.client, SEND, SERVER_ADDRESS, "4001", str(first), str(count), *end), check=True, timeout=30
+    )
+
+
+def test_what_a_killed_shaper_left_is_cleaned(pair: Pair) -> None:
+    segments = gso_max_segs(pair)
+    with shaper(pair, "--link", "a=lte-city", "--target", f"{SERVER_ADDRESS}:1") as (process, _):
+        process.kill()
+        process.wait(20)
+    assert "qdisc tbf" in pair.qdiscs()
+    done = run(pair, "clean", "--interface", INTERFACE)
+    assert done.stdout == f"cleaned: {INTERFACE}\n"
+    assert "htb" not in pair.qdiscs()
+    assert gso_max_segs(pair) == segments
+    assert run(pair, "clean").stdout == "nothing to clean\n"
+    assert not owner_files()
+
+
+def test_the_next_shaper_takes_over_from_a_killed_one(pair: Pair) -> None:
+    segments = gso_max_segs(pair)
+    arguments = ("--link", "a=lte-city", "--target", f"{SERVER_ADDRESS}:1")
+    with shaper(pair, *arguments) as (process, _):
+        process.kill()
+        process.wait(20)
+    with shaper(pair, *arguments) as (process, ready):
+        assert ready["ready"] is True
+    assert process.returncode == 0
+    assert gso_max_segs(pair) == segments
+
+
+def test_two_experiments_on_one_interface(pair: Pair) -> None:
+    arguments = ("--link", "a=lte-city", "--target", f"{SERVER_ADDRESS}:1")
+    with shaper(pair, *arguments) as (process, _):
+        second = run(pair, "tc", "--interface", INTERFACE, *arguments)
+        assert second.returncode == 1
+        assert f"interface '{INTERFACE}' is shaped by process {process.pid}" in second.stderr
+        cleaning = run(pair, "clean")
+        assert cleaning.returncode == 1
+        assert f"process {process.pid}" in cleaning.stderr
+        assert "htb 4d4a:" in pair.qdiscs()
+
+
+def test_a_foreign_discipline_is_not_touched(pair: Pair) -> None:
+    limit = ("tbf", "rate", "1mbit", "burst", "5k", "limit", "5k")
+    subprocess.run(
+        pair.inside(pair.client, "tc", "qdisc", "add", "dev", INTERFACE, "root", "handle", "1:", *limit), check=True
+    )
+    done = run(pair, "tc", "--interface", INTERFACE, "--link", "a=lte-city", "--target", f"{SERVER_ADDRESS}:1")
+    assert done.returncode == 1
+    assert "has a queueing discipline of its own (tbf 1:)" in done.stderr
+    assert "qdisc tbf 1: root" in pair.qdiscs()
+    assert not owner_files()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["--interface", "none0", "--link", "a=lte-city", "--target", "h:1"],
+            "there is no interface 'none0'; there are lo",
+        ),
+        (["--interface", INTERFACE, "--link", "a=lte-city"], "how are the links' packets told apart?"),
+        (["--interface", INTERFACE, "--link", "a=lte-city", "--match", "b=sport:1"], "'b', which no --link has"),
+        (["--interface", INTERFACE, "--link", "a=lte-city", "--match", "a=sport:0"], "'sport:0' is not a match"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(pair: Pair, arguments: list[str], complaint: str) -> None:
+    done = run(pair, "tc", *arguments)
+    assert done.returncode in (1, 2)
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert "htb" not in pair.qdiscs()
+    assert not owner_files()
+
+
+def test_without_the_right_to_shape(pair: Pair) -> None:
+    """Root in a user namespace of its own may not touch this interface."""
+    command = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
+    done = subprocess.run(
+        pair.inside(
+            pair.client,
+            *command,
+            *pair.shaping("tc", "--interface", INTERFACE, "--link", "a=lte-city", "--target", "h:1")[4:],
+        ),
+        capture_output=True,
+        text=True,
+        env=namespaces.environment(),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "needs root or CAP_NET_ADMIN" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
