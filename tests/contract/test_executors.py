@@ -276,7 +276,7 @@ def test_onnx_and_torch_see_the_same_in_real_pictures(data_dir: Path, model: str
         assert_same(one, other, size=320)
 
 
-@pytest.mark.parametrize(("definition", "damping"), [("yolov4-tiny.cfg", 1.0), ("yolov4.cfg", 0.97)])
+@pytest.mark.parametrize(("definition", "damping"), [("yolov4-tiny.cfg", 1.0), ("yolov4.cfg", 0.95)])
 def test_onnx_and_torch_agree_on_everything_that_yolov4_is_made_of(
     data_dir: Path, definition: str, damping: float
 ) -> None:
@@ -296,5 +296,5 @@ def test_onnx_and_torch_agree_on_everything_that_yolov4_is_made_of(
         executor.close()
     for one, other in zip(*scores, strict=True):
         assert len(one) == 50
-        assert np.ptp(one) > 0.01
-        assert np.allclose(one, other, atol=1e-4)
+        assert np.ptp(one) > 0.1 * one.max()
+        assert np.allclose(one, other, rtol=1e-3, atol=1e-6)
