@@ -86,14 +86,14 @@ def finish(problem: Problem, drafts: Sequence[Draft]) -> Plan:
 def place(problem: Problem, drafts: Sequence[Draft], clients: Iterable[Client]) -> None:
     """Add each client that fits, light ones first, to the most accurate device that takes it beside its others."""
     by_accuracy = sorted(drafts, key=lambda draft: -_profile(problem, draft).accuracy[draft.variant])
-    rooms = [_room(problem, draft) for draft in by_accuracy]
+    rooms = [room_of(problem, draft) for draft in by_accuracy]
     for client in sorted(clients, key=lambda one: one.fps):
         for index, draft in enumerate(by_accuracy):
             if client.fps < rooms[index] and draft.group == client.group:
                 together = [*draft.clients, client]
                 if smallest_batch(problem, draft, together) is not None:
                     draft.clients = together
-                    rooms[index] = _room(problem, draft)
+                    rooms[index] = room_of(problem, draft)
                     break
 
 
@@ -148,7 +148,7 @@ def _profile(problem: Problem, draft: Draft) -> Profile:
     return problem.profiles[draft.device.kind, draft.group]
 
 
-def _room(problem: Problem, draft: Draft) -> float:
+def room_of(problem: Problem, draft: Draft) -> float:
     """Frames/s that the device could take beside its clients at the best batch that they allow."""
     profile, speed = _profile(problem, draft), draft.device.speed
     patience = min((client.budget_ms[draft.variant] for client in draft.clients), default=math.inf)

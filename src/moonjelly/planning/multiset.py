@@ -5,7 +5,7 @@
 2. Anneal. A change against the previous plan must bring ``churn``. The best plan by (clients placed, score) is kept,
    so the search can be cut short at any time.
 3. If clients remain that could be served alone, the devices are overloaded: search for the largest number of clients
-   that can all be admitted, light ones first.
+   that can all be admitted, light ones first; then let heavier ones take their places where there is room.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from moonjelly.planning import aggregated
 from moonjelly.planning.annealing import Annealer, Schedule, Solution
 from moonjelly.planning.assemble import assemble, previous_lanes
 from moonjelly.planning.deadline import deadline
+from moonjelly.planning.exchange import exchange
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.planning.sharing import apportion
@@ -103,10 +104,10 @@ class _Search:
         best = self._annealer.anneal(
             start, full, self._schedule(hot), self._rng, lambda one: not one.unplaced and one.score >= ideal
         )
-        wanted = full
-        if best.unplaced and not self._expired():
-            best, wanted = self._admit(best)
-        return assemble(self._packer, best.lanes, wanted)
+        if not best.unplaced or self._expired():
+            return assemble(self._packer, best.lanes)
+        best, wanted = self._admit(best)
+        return exchange(self._tables.problem, assemble(self._packer, best.lanes, wanted))
 
     def _schedule(self, hot: float, share: float = 1.0) -> Schedule:
         return Schedule(max(1, round(self._options.evaluations * share)), hot, self._options.cold)
