@@ -24,7 +24,7 @@ def find_frame_logs(run: Path) -> list[Path]:
     Raises:
         LogError: there is none.
     """
-    found = sorted(path for path in run.rglob("frame_stats.csv") if "server" not in path.relative_to(run).parts)
+    found = sorted(path for path in run.rglob("frame_stats.csv") if _is_clients(path.relative_to(run)))
     if not found:
         raise LogError(f"no client frame_stats.csv below {run}; give the directory of a run")
     return found
@@ -52,3 +52,8 @@ def read_run(run: Path) -> dict[int, pd.DataFrame]:
     """Client id to its frames, for every client of a run that captured at least one frame."""
     tables = (read_frames(path) for path in find_frame_logs(run))
     return {int(frames["client_id"].iloc[0]): frames for frames in tables if len(frames)}
+
+
+def _is_clients(path: Path) -> bool:
+    """Not the server's log, and not of an attempt that was given up."""
+    return "server" not in path.parts and not any(part.startswith("attempt-") for part in path.parts)

@@ -40,7 +40,14 @@ class Participant:
 
 
 def settle(
-    participants: Sequence[Participant], *, zoo: str, seconds: float, plans: Path, into: Path, score: bool = True
+    participants: Sequence[Participant],
+    *,
+    zoo: str,
+    seconds: float,
+    plans: Path,
+    into: Path,
+    score: bool = True,
+    warmup_s: float = 0.0,
 ) -> Summary:
     """Sum a run up and write ``into/summary.json``.
 
@@ -51,6 +58,7 @@ def settle(
         plans: the server's ``plans.csv``; may be missing.
         into: folder of the run.
         score: compare detections with the golden model's; ``False`` where there are none (simulated executors).
+        warmup_s: frames captured so long after a client's first one do not count.
     """
     rows: list[FrameRow] = []
     infos: dict[int, ClientInfo] = {}
@@ -60,7 +68,7 @@ def settle(
         infos[one.client_id] = ClientInfo(one.slo_ms, one.fps, one.name, nominal_frames=int(seconds * one.fps))
         if not one.frame_log.exists():
             continue
-        rows.extend(read_rows(one.frame_log, FrameRow))
+        rows.extend(_after(warmup_s, list(read_rows(one.frame_log, FrameRow))))
         if score:
             found = golden.score(one.directory, one.source, zoo)
             quality[one.client_id] = F1(found.answered.f1, found.every.f1)
@@ -77,3 +85,8 @@ def settle(
     )
     write_summary(into / "summary.json", summary)
     return summary
+
+
+def _after(warmup_s: float, rows: Sequence[FrameRow]) -> list[FrameRow]:
+    first = min((row.capture_ts for row in rows), default=0)
+    return [row for row in rows if row.capture_ts - first >= warmup_s * 1e9]

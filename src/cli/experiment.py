@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+import signal
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import pandas as pd
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cli.accounts import Participant, settle
-from experiment_manager.checks import Finding, check
+from cli.machine import machine, versions
+from experiment_manager.checks import Finding, Wanted, check
+from experiment_manager.client_lines import read_configurations
 from experiment_manager.hosts import Hosts, read_hosts
-from experiment_manager.runner import Runner, source_of
-from experiment_manager.sweep import Run, Sweep, expand, read_sweep
-from experiment_manager.table import write_table
+from experiment_manager.runner import Runner
+from experiment_manager.stage import Verdict, source_of
+from experiment_manager.sweep import Run, Sweep, duration_s, expand, read_sweep
+from experiment_manager.table import collect_table, write_table
 from moonjelly.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -27,18 +36,25 @@ HostsFile = Annotated[
 SweepFile = Annotated[Path | None, typer.Option("--sweep", help="TOML file with the matrix; options below override it")]
 Out = Annotated[Path, typer.Option(help="where results are collected; an interrupted sweep resumes there")]
 DEFAULT_OUT = Path("logs") / "experiment_manager"
+_LISTED = 24
+_SPEED_S = 7200.0
+"""Over how long the time left is estimated: long, because a run takes minutes."""
 
 
-def _numbers(text: str | None) -> list[str] | None:
+def _words(text: str | None) -> list[str] | None:
     return None if text is None else [word for word in text.split(",") if word]
 
 
 @app.command("check")
 def check_hosts(
-    hosts: HostsFile = None, shaping: Annotated[str, typer.Option(help="tc, relay or none")] = "tc"
+    hosts: HostsFile = None,
+    shaping: Annotated[str, typer.Option(help="tc, relay or none")] = "tc",
+    traces: Annotated[str | None, typer.Option(help="that should be there, separated by commas")] = None,
+    sources: Annotated[str | None, typer.Option(help="that should be there, separated by commas")] = None,
 ) -> None:
     """Log in to every machine and say in one table what is wrong."""
-    findings = check(_hosts(hosts), shaping=shaping)
+    wanted = Wanted(shaping, tuple(_words(traces) or ()), tuple(_words(sources) or ()))
+    findings = check(_hosts(hosts), wanted)
     _print_findings(Console(), findings)
     raise typer.Exit(1 if any(finding.problems for finding in findings) else 0)
 
@@ -50,44 +66,110 @@ def run_sweep(
     clients: Annotated[str | None, typer.Option(help="numbers of devices, e.g. 1,2,4,8")] = None,
     slo_ms: Annotated[str | None, typer.Option(help="deadlines, e.g. 75,100,150")] = None,
     fps: Annotated[str | None, typer.Option(help="frame rates, e.g. 15,25")] = None,
+    clients_cfg: Annotated[
+        list[Path] | None,
+        typer.Option(help="Jellyfish's client lines: files, or a folder, in place of the three above"),
+    ] = None,
     sources: Annotated[str | None, typer.Option(help="videos or 'synthetic', separated by commas")] = None,
     traces: Annotated[str | None, typer.Option(help="network traces, separated by commas")] = None,
     policies: Annotated[str | None, typer.Option(help="planning policies, separated by commas")] = None,
     repetitions: Annotated[int | None, typer.Option(help="of each combination")] = None,
     seconds: Annotated[float | None, typer.Option(help="length of a run")] = None,
+    warmup_s: Annotated[float | None, typer.Option(help="streamed before that, not counted")] = None,
     seed: Annotated[int | None, typer.Option(help="of the first repetition")] = None,
     zoo: Annotated[str | None, typer.Option(help="model zoo on the server")] = None,
     devices: Annotated[int | None, typer.Option(help="executors on the server")] = None,
     runtime: Annotated[str | None, typer.Option(help="auto, torch, onnx or simulated")] = None,
+    kind: Annotated[str | None, typer.Option(help="device kind that simulated devices behave like")] = None,
+    pre_encoded: Annotated[int | None, typer.Option(help="frames per device, encoded before the run")] = None,
     shaping: Annotated[str | None, typer.Option(help="tc, relay or none")] = None,
     retries: Annotated[int | None, typer.Option(help="of a failed or starved run")] = None,
+    starved_share: Annotated[
+        float | None, typer.Option(help="share of its time for which a process may wait for a processor")
+    ] = None,
     out: Out = DEFAULT_OUT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs and stop")] = False,
 ) -> None:
     """Run every combination of the matrix that has no valid result yet; Ctrl-C stops every remote process."""
     overrides: dict[str, Any] = {
-        "clients": _numbers(clients), "slo_ms": _numbers(slo_ms), "fps": _numbers(fps), "sources": _numbers(sources),
-        "traces": _numbers(traces), "policies": _numbers(policies), "repetitions": repetitions, "seconds": seconds,
-        "seed": seed, "zoo": zoo, "devices": devices, "runtime": runtime, "shaping": shaping, "retries": retries,
+        "clients": _words(clients), "slo_ms": _words(slo_ms), "fps": _words(fps), "sources": _words(sources),
+        "traces": _words(traces), "policies": _words(policies), "repetitions": repetitions, "seconds": seconds,
+        "warmup_s": warmup_s, "seed": seed, "zoo": zoo, "devices": devices, "runtime": runtime, "kind": kind,
+        "pre_encoded": pre_encoded, "shaping": shaping, "retries": retries, "starved_share": starved_share,
     }  # fmt: skip
     matrix = read_sweep(sweep, overrides)
-    runs = expand(matrix)
     console = Console()
-    if dry_run:
-        for run in runs:
-            console.print(run.name)
+    if dry_run and not clients_cfg:
+        _announce(console, expand(matrix), matrix)
         return
     machines = _hosts(hosts)
-    findings = check(machines, shaping=matrix.shaping)
+    machines, fleets = read_configurations(clients_cfg, machines) if clients_cfg else (machines, None)
+    runs = expand(matrix, fleets)
+    _announce(console, runs, matrix)
+    if dry_run:
+        return
+    findings = check(machines, Wanted(matrix.shaping, matrix.traces, matrix.sources))
     if any(finding.problems for finding in findings):
         _print_findings(console, findings)
         raise typer.Exit(1)
-    failed = _perform(console, machines, matrix, runs, out)
-    paths = write_table(out)
-    console.print(f"{len(runs) - len(failed)} of {len(runs)} runs have a valid result; table: {paths[0]}")
-    for run, verdict in failed:
-        console.print(f"[red]{run.name}: {verdict}[/red]")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+    try:
+        failed = _perform(console, machines, matrix, runs, out)
+    except KeyboardInterrupt:
+        write_table(out)
+        console.print(
+            "interrupted: what ran on the machines has ended; the same command goes on where this one stopped"
+        )
+        raise typer.Exit(130) from None
+    _finish(console, runs, failed, out)
     raise typer.Exit(1 if failed else 0)
+
+
+def _announce(console: Console, runs: Sequence[Run], matrix: Sweep) -> None:
+    for run in runs if len(runs) <= _LISTED else (*runs[: _LISTED - 1], None):
+        console.print("…" if run is None else run.name, soft_wrap=True)
+    hours = duration_s(matrix, len(runs)) / 3600.0
+    length = f"{60 * hours:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
+    console.print(f"{len(runs)} runs, about {length} when none is repeated")
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _finish(console: Console, runs: Sequence[Run], failed: Sequence[tuple[Run, Verdict]], out: Path) -> None:
+    paths = write_table(out)
+    states = Counter(verdict.state for _, verdict in failed)
+    summary = {
+        "runs": {"all": len(runs), "done": len(runs) - len(failed), **states},
+        "not_done": {run.name: verdict.reason for run, verdict in failed},
+        "versions": versions(),
+        "machine": {name: str(value) for name, value in machine().items()},
+    }
+    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    _print_results(console, collect_table(out), {run.name for run in runs})
+    for run, verdict in failed:
+        console.print(f"[red]{run.name} {verdict.state}: {verdict.reason}[/red]", soft_wrap=True)
+    console.print(f"{len(runs) - len(failed)} of {len(runs)} runs have a valid result; table: {paths[0]}")
+
+
+def _print_results(console: Console, table: pd.DataFrame, names: set[str]) -> None:
+    shown = Table(title="means over repetitions", title_justify="left")
+    for column in ("trace", "policy", "clients", "setting", "runs", "missed %", "eff. accuracy", "p50 ms", "p99 ms"):
+        shown.add_column(column, overflow="fold")
+    mine = table[table["run"].isin(names) & (table["client"] == "all") & (table["state"] == "done")]
+    if mine.empty:
+        return
+    groups = list(mine.groupby(["trace", "policy", "clients", "setting"], sort=True))
+    for key, part in groups[:_LISTED]:
+        figures = part[["miss_rate", "effective_accuracy", "latency_p50_ms", "latency_p99_ms"]].mean()
+        misses, accuracy, p50, p99 = (float(value) for value in figures)
+        values = [f"{100 * misses:.2f}", f"{accuracy:.3f}", f"{p50:.0f}", f"{p99:.0f}"]
+        shown.add_row(*(str(word) for word in key), str(len(part)), *values)
+    console.print(shown)
+    if len(groups) > _LISTED:
+        console.print(f"… and {len(groups) - _LISTED} more in the table")
 
 
 @app.command("table")
@@ -101,47 +183,53 @@ def make_table(out: Out = DEFAULT_OUT) -> None:
 
 def _perform(
     console: Console, machines: Hosts, matrix: Sweep, runs: tuple[Run, ...], out: Path
-) -> list[tuple[Run, str]]:
+) -> list[tuple[Run, Verdict]]:
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("sweep", total=len(runs))
-
-        def watch(run: Run, what: str) -> None:
-            progress.update(task, description=f"{run.name}: {what}")
-
-        def settle_run(run: Run, directory: Path) -> dict[str, Any]:
-            return _settle(machines, matrix, run, directory)
-
-        runner = Runner(machines, matrix, out, settle_run, watch)
+    progress = Progress(*columns, console=console, speed_estimate_period=_SPEED_S)
+    runner = Runner(
+        machines,
+        matrix,
+        out,
+        settle=functools.partial(_settle, matrix),
+        watch=lambda run, what: progress.update(task, description=f"{run.name}: {what}"),
+    )
+    with runner.alone(), progress:
+        for left in runner.clear():
+            console.print(f"removed what an interrupted run had left on {left}", soft_wrap=True)
         todo = runner.pending(runs)
-        progress.advance(task, len(runs) - len(todo))
+        task = progress.add_task("sweep", total=len(runs), completed=len(runs) - len(todo))
         for run in todo:
             verdict = runner.run(run)
             progress.advance(task)
             if verdict.state != "done":
-                console.print(f"[yellow]{run.name} {verdict.state}: {verdict.reason}[/yellow]")
-    return [
-        (run, f"{verdict.state}: {verdict.reason}") for run in runs if (verdict := runner.verdict(run)).state != "done"
-    ]
+                console.print(f"[yellow]{run.name} {verdict.state}: {verdict.reason}[/yellow]", soft_wrap=True)
+    return [(run, verdict) for run in runs if (verdict := runner.verdict(run)).state != "done"]
 
 
-def _settle(machines: Hosts, matrix: Sweep, run: Run, directory: Path) -> dict[str, Any]:
+def _settle(matrix: Sweep, run: Run, directory: Path) -> None:
     logs = directory / "logs"
-    participants = []
-    for device in run.devices:
-        host = machines.clients[device.client_id % len(machines.clients)]
-        place = logs / host.label / f"client-{device.client_id}-logs"
-        name = f"client-{device.client_id}"
-        participants.append(
-            Participant(device.client_id, name, device.slo_ms, device.fps, source_of(run, device), place)
+    participants = [
+        Participant(
+            device.client_id,
+            f"client-{device.client_id}",
+            device.slo_ms,
+            device.fps,
+            source_of(run, device),
+            logs / "client" / f"host_{device.client_id}",
         )
-    plans = logs / machines.server.label / "server-logs" / "plans.csv"
-    real = matrix.runtime != "simulated"
-    return settle(
-        participants, zoo=matrix.zoo, seconds=matrix.seconds, plans=plans, into=directory, score=real
-    ).to_json()
+        for device in run.devices
+    ]
+    settle(
+        participants,
+        zoo=matrix.zoo,
+        seconds=matrix.seconds,
+        plans=logs / "server" / "plans.csv",
+        into=directory,
+        score=matrix.runtime != "simulated",
+        warmup_s=matrix.warmup_s,
+    )
 
 
 def _hosts(path: Path | None) -> Hosts:

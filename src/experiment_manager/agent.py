@@ -5,17 +5,22 @@ happens into the job's directory, so that any later connection can ask. Standard
 
 * ``job.json``: command, process id and start time of the supervisor,
 * ``ready.json``: the command's ready line, if it has one,
-* ``exit.json``: its exit status, its time on the processor and how long it waited for one,
+* ``exit.json``: its exit status, its time on the processor and how long it waited for one since ``go``,
 * ``log``: its output.
+
+A job with a lease ends by itself when nobody has renewed the lease file for that long: a manager that was killed, or
+whose network is gone for good, leaves nothing running.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,12 +30,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-STARVED_SHARE = 0.10
-"""Share of its runnable time that a process group may wait for a processor before a run counts as starved."""
+from experiment_manager.accounting import Lease, Processor
 
 _OVER = frozenset({"exited", "vanished", "absent"})
 _REACHED = {"started": _OVER | {"running", "ready"}, "ready": _OVER | {"ready"}, "exited": _OVER}
 _PR_SET_PDEATHSIG = 1
+_SAMPLE_S = 1.0
 
 
 @dataclass
@@ -42,7 +47,9 @@ class Pipes:
     start: int | None = None
 
 
-def start(directory: Path, command: Sequence[str], *, ready: bool, hold: bool) -> None:
+def start(
+    directory: Path, command: Sequence[str], *, ready: bool, hold: bool, lease: Path | None, lease_s: float
+) -> None:
     """Start ``command`` under a supervisor that is a daemon, and return.
 
     Args:
@@ -50,6 +57,8 @@ def start(directory: Path, command: Sequence[str], *, ready: bool, hold: bool) -
         command: what to run.
         ready: give it ``--ready-fd`` and keep the line that it writes there.
         hold: give it ``--start-fd``, which :func:`go` writes to.
+        lease: file that must change at least every ``lease_s``, else the job is ended; ``None``: no lease.
+        lease_s: see ``lease``.
 
     Raises:
         FileExistsError: ``directory`` already holds a job.
@@ -61,7 +70,8 @@ def start(directory: Path, command: Sequence[str], *, ready: bool, hold: bool) -
     os.setsid()
     if os.fork():
         os._exit(0)
-    _supervise(directory, command, ready, hold)
+    watched = Lease(lease or directory, None if lease is None else lease_s)
+    _supervise(directory, command, ready, hold, watched)
 
 
 def status(directory: Path) -> dict[str, Any]:
@@ -78,37 +88,67 @@ def status(directory: Path) -> dict[str, Any]:
 
 
 def go(directory: Path) -> dict[str, Any]:
-    """Let a held job begin."""
+    """Let a held job begin; the account of its processor time starts here."""
     (directory / "go").touch()
-    return status(directory)
-
-
-def stop(directory: Path, grace_s: float) -> dict[str, Any]:
-    """Ask a job's supervisor to end it (TERM, then KILL of its process group) and wait until it has."""
     job = _read(directory / "job.json")
     if job is not None and _is_alive(job["pid"], job["started"]):
-        (directory / "grace").write_text(str(grace_s), encoding="utf-8")
-        try:
-            handle = os.pidfd_open(job["pid"])
-        except ProcessLookupError:
-            return status(directory)
-        with os.fdopen(handle):
-            os.kill(job["pid"], signal.SIGTERM)
-            select.select([handle], [], [], grace_s + 10.0)
+        os.kill(job["pid"], signal.SIGUSR1)
     return status(directory)
 
 
-def wait(directory: Path, wanted: str, timeout_s: float) -> dict[str, Any]:
-    """Block until a job has ``started``, is ``ready`` or ``exited`` (or can no longer be), at most ``timeout_s``."""
+def clear(root: Path, prefix: str, grace_s: float) -> list[str]:
+    """Stop every job in the folders of ``root`` that begin with ``prefix``, remove those folders, and name them.
+
+    It is what a manager does about its own earlier runs that it could not finish.
+    """
+    removed = []
+    for place in sorted(root.glob(prefix + "*")):
+        stop([job.parent for job in sorted(place.rglob("job.json"))], grace_s)
+        shutil.rmtree(place)
+        removed.append(place.name)
+    return removed
+
+
+def stop(directories: Sequence[Path], grace_s: float) -> list[dict[str, Any]]:
+    """Ask jobs' supervisors to end them (TERM, then KILL of the process group) and wait until they have."""
+    with contextlib.ExitStack() as handles:
+        waiting = []
+        for directory in directories:
+            job = _read(directory / "job.json")
+            if job is None or not _is_alive(job["pid"], job["started"]):
+                continue
+            (directory / "grace").write_text(str(grace_s), encoding="utf-8")
+            try:
+                waiting.append(handles.enter_context(os.fdopen(os.pidfd_open(job["pid"]))).fileno())
+                os.kill(job["pid"], signal.SIGTERM)
+            except ProcessLookupError:
+                continue  # it ended just now
+        deadline = time.monotonic() + grace_s + 10.0
+        for handle in waiting:
+            select.select([handle], [], [], max(0.0, deadline - time.monotonic()))
+    return [status(directory) for directory in directories]
+
+
+def wait(directories: Sequence[Path], wanted: str, timeout_s: float) -> list[dict[str, Any]]:
+    """Block until all jobs have ``started``, are ``ready`` or ``exited`` (or can no longer be), at most ``timeout_s``.
+
+    Returns early when one of them has failed.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
-        told = status(directory)
-        if told["state"] in _REACHED[wanted] or time.monotonic() >= deadline:
+        told = [status(directory) for directory in directories]
+        if all(one["state"] in _REACHED[wanted] for one in told) or any(_has_failed(one) for one in told):
+            return told
+        if time.monotonic() >= deadline:
             return told
         time.sleep(0.1)  # the files of another process have no event that the standard library can wait for
 
 
-def _supervise(directory: Path, command: Sequence[str], ready: bool, hold: bool) -> None:
+def _has_failed(told: dict[str, Any]) -> bool:
+    return told["state"] in ("vanished", "absent") or (told["state"] == "exited" and told["exit"]["status"] != 0)
+
+
+def _supervise(directory: Path, command: Sequence[str], ready: bool, hold: bool, lease: Lease) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     log = os.open(directory / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for target, source in ((0, null), (1, log), (2, log)):
@@ -124,6 +164,7 @@ def _supervise(directory: Path, command: Sequence[str], ready: bool, hold: bool)
         passed.append(theirs)
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    signal.signal(signal.SIGUSR1, lambda *_: None)
     pipes.wakeup, wakeup_write = os.pipe()
     os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write)
@@ -140,18 +181,18 @@ def _supervise(directory: Path, command: Sequence[str], ready: bool, hold: bool)
         os._exit(0)
     for descriptor in passed:
         os.close(descriptor)
-    _follow(directory, child, pipes, stopping)
+    _follow(directory, child, pipes, stopping, lease)
     os._exit(0)
 
 
-def _follow(directory: Path, child: subprocess.Popen[bytes], pipes: Pipes, stopping: list[int]) -> None:
+def _follow(directory: Path, child: subprocess.Popen[bytes], pipes: Pipes, stopping: list[int], lease: Lease) -> None:
     handle = os.pidfd_open(child.pid)
-    line, processor = b"", {"cpu_s": 0.0, "waited_s": 0.0}
+    processor = Processor(child.pid)
+    line, reason, begun = b"", "", False
     kill_at: float | None = None
     while True:
         watched = [one for one in (handle, pipes.wakeup, pipes.ready) if one is not None]
-        readable, _, _ = select.select(watched, [], [], 0.2)
-        processor = _processor(child.pid, processor)
+        readable, _, _ = select.select(watched, [], [], _SAMPLE_S)
         if pipes.wakeup in readable:
             os.read(pipes.wakeup, 64)
         if pipes.ready is not None and pipes.ready in readable:
@@ -162,39 +203,27 @@ def _follow(directory: Path, child: subprocess.Popen[bytes], pipes: Pipes, stopp
             if not part or line.endswith(b"\n"):
                 os.close(pipes.ready)
                 pipes.ready = None
-        if pipes.start is not None and (directory / "go").exists():
-            os.close(pipes.start)
-            pipes.start = None
+        if not begun and (directory / "go").exists():
+            begun = True
+            processor.restart()
+            if pipes.start is not None:
+                os.close(pipes.start)
+                pipes.start = None
+        processor.sample()
         if handle in readable:
             break
+        if not stopping and lease.expired():
+            reason = f"nobody renewed its lease for {lease.seconds:g} s"
+            stopping.append(signal.SIGTERM)
         if stopping and kill_at is None:
             child.terminate()
             kill_at = time.monotonic() + float(_text(directory / "grace") or 10.0)
         if kill_at is not None and time.monotonic() > kill_at:
             _kill_group(child.pid)
+    account = processor.told()
     code = child.wait()
     _kill_group(child.pid)
-    waited = processor["waited_s"]
-    starved = waited > STARVED_SHARE * max(processor["cpu_s"] + waited, 1.0)
-    _write(directory / "exit.json", {"status": code, "stopped": bool(stopping), "starved": starved, **processor})
-
-
-def _processor(session: int, before: dict[str, float]) -> dict[str, float]:
-    """Seconds that the processes of a session ran, and waited while runnable; keeps the last sum once they are gone."""
-    ran = waited = 0
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            if os.getsid(int(entry.name)) != session:
-                continue
-            for task in (entry / "task").iterdir():
-                on_cpu, in_queue, _ = (task / "schedstat").read_text().split()
-                ran += int(on_cpu)
-                waited += int(in_queue)
-        except (OSError, ValueError):
-            continue  # it ended while it was looked at
-    return {"cpu_s": max(before["cpu_s"], ran / 1e9), "waited_s": max(before["waited_s"], waited / 1e9)}
+    _write(directory / "exit.json", {"status": code, "stopped": bool(stopping), "reason": reason, **account})
 
 
 def _die_with_parent() -> None:
@@ -239,39 +268,60 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``agent.py start|status|wait|go|stop DIRECTORY …``; prints the job's state as one JSON line."""
+    """``agent.py start|status|wait|go|stop|clear …``; prints what it has to say as one JSON line."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    command: list[str] = []
+    if "--" in words:
+        cut = words.index("--")
+        words, command = words[:cut], words[cut + 1 :]
+    options = _parser().parse_args(words)
+    told: Any
+    if options.verb == "start":
+        start(
+            options.directory,
+            command,
+            ready=options.ready,
+            hold=options.hold,
+            lease=options.lease,
+            lease_s=options.lease_s,
+        )
+        (told,) = wait([options.directory], "started", 10.0)
+    elif options.verb == "wait":
+        told = wait(options.directories, options.wanted, options.timeout_s)
+    elif options.verb == "go":
+        told = [go(directory) for directory in options.directories]
+    elif options.verb == "stop":
+        told = stop(options.directories, options.timeout_s)
+    elif options.verb == "clear":
+        told = clear(options.directory, options.prefix, options.timeout_s)
+    else:
+        told = status(options.directory)
+    print(json.dumps(told), flush=True)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="agent")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("start", "status", "wait", "go", "stop"):
+    for verb in ("start", "status", "clear"):
         sub = verbs.add_parser(verb)
         sub.add_argument("directory", type=Path)
         if verb == "start":
             sub.add_argument("--ready", action="store_true")
             sub.add_argument("--hold", action="store_true")
-            sub.add_argument("command", nargs="+")
+            sub.add_argument("--lease", type=Path, default=None)
+            sub.add_argument("--lease-s", type=float, default=60.0)
+        if verb == "clear":
+            sub.add_argument("--prefix", required=True)
+            sub.add_argument("--timeout-s", type=float, default=10.0)
+    for verb in ("wait", "go", "stop"):
+        sub = verbs.add_parser(verb)
+        sub.add_argument("directories", type=Path, nargs="+")
         if verb == "wait":
             sub.add_argument("--for", dest="wanted", choices=("ready", "exited"), required=True)
-        if verb in ("wait", "stop"):
+        if verb != "go":
             sub.add_argument("--timeout-s", type=float, default=10.0)
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    rest: list[str] = []
-    if "--" in words:
-        cut = words.index("--")
-        words, rest = words[:cut], words[cut + 1 :]
-    options = parser.parse_args([*words, *rest[:1]] if words[:1] == ["start"] else words)
-    if options.verb == "start":
-        start(options.directory, rest, ready=options.ready, hold=options.hold)
-        told = wait(options.directory, "started", 10.0)
-    elif options.verb == "wait":
-        told = wait(options.directory, options.wanted, options.timeout_s)
-    elif options.verb == "go":
-        told = go(options.directory)
-    elif options.verb == "stop":
-        told = stop(options.directory, options.timeout_s)
-    else:
-        told = status(options.directory)
-    print(json.dumps(told), flush=True)
-    return 0
+    return parser
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from experiment_manager.hosts import Host, Hosts
 from experiment_manager.ssh import Machine, RemoteError
@@ -13,10 +13,12 @@ from moonjelly.version import __version__
 
 MIN_FREE_GIB = 1.0
 _PROBE = """
-import json, os, shutil, sys, time
-root, work, interface = sys.argv[1:4]
+import json, os, shutil, sys
+root, work, interface, *sources = sys.argv[1:]
+if os.path.isdir(root):
+    os.chdir(root)
 sys.path[:0] = [root + "/src", root]
-found = {"python": sys.version.split()[0], "root": os.path.isdir(root + "/src/moonjelly"), "clock": time.time()}
+found = {"python": sys.version.split()[0], "root": os.path.isdir(root + "/src/moonjelly"), }
 try:
     from moonjelly.version import __version__
     found["version"] = __version__
@@ -29,8 +31,10 @@ found["free_gib"] = shutil.disk_usage(work).free / 2**30
 found["tc"] = shutil.which("tc", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
 found["admin"] = os.geteuid() == 0
 found["interface"] = (not interface) or os.path.isdir("/sys/class/net/" + interface)
+found["absent"] = [path for path in sources if not os.path.exists(path)]
 print(json.dumps(found))
 """
+_CLOCK_READINGS = 8
 
 
 @dataclass(frozen=True)
@@ -50,41 +54,87 @@ class Finding:
     problems: tuple[str, ...] = ()
 
 
-def check(hosts: Hosts, *, shaping: str) -> list[Finding]:
-    """Check SSH, versions, packages, disk, clock and (for ``tc``) shaping on every machine."""
-    return [
-        _check_one(host, hosts, "client" if number else "server", shaping) for number, host in enumerate(hosts.machines)
+@dataclass(frozen=True)
+class Wanted:
+    """What an experiment needs of its client machines.
+
+    Attributes:
+        shaping: ``tc``, ``relay`` or ``none``.
+        traces: that the links follow.
+        sources: that the devices see; those that are paths must be there.
+    """
+
+    shaping: str = "tc"
+    traces: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Sources that are files or folders."""
+        return tuple(source for source in self.sources if "://" not in source and not source.startswith("synthetic"))
+
+
+def check(hosts: Hosts, wanted: Wanted) -> list[Finding]:
+    """Check SSH, versions, packages, disk, clock and, on client machines, shaping, traces and sources."""
+    nothing = Wanted("none")
+    return [_check_one(hosts.server, hosts, "server", nothing)] + [
+        _check_one(host, hosts, "client", wanted) for host in hosts.clients
     ]
 
 
-def _check_one(host: Host, hosts: Hosts, role: str, shaping: str) -> Finding:
+def _check_one(host: Host, hosts: Hosts, role: str, wanted: Wanted) -> Finding:
     try:
         with Machine(host, hosts) as machine:
-            sent = time.time()
-            status, text, errors = machine.run(
-                [host.interpreter, "-c", _PROBE, str(host.root_dir), str(host.work_dir), host.interface]
-            )
-            returned = time.time()
+            return _check_machine(machine, host, role, wanted)
     except RemoteError as fault:
         return Finding(host.label, role, {}, (str(fault),))
+
+
+def _check_machine(machine: Machine, host: Host, role: str, wanted: Wanted) -> Finding:
+    places = [str(machine.root), str(machine.work), host.interface]
+    status, text, errors = machine.run([machine.interpreter, "-c", _PROBE, *places, *wanted.files])
     if status:
         last = (errors or text).strip().splitlines()[-1:] or ["no output"]
-        remedy = f"'{host.interpreter}' does not run ({last[0]}); run ./run.sh --help once in {host.root_dir}"
+        remedy = f"'{machine.interpreter}' does not run ({last[0]}); run ./run.sh --help once in {machine.root}"
         return Finding(host.label, role, {}, (remedy,))
     found = json.loads(text)
-    # The remote clock was read somewhere between sending and return: that interval bounds the offset's error.
-    offset_ms = 1000.0 * (found["clock"] - (sent + returned) / 2)
-    bound_ms = 500.0 * (returned - sent)
+    offset_s, bound_s = clock_offset(machine)
     facts = {
         "python": found["python"],
         "moonjelly": found.get("version", "absent"),
         "free GiB": f"{found['free_gib']:.1f}",
-        "clock offset ms": f"{offset_ms:+.0f} ± {bound_ms:.0f}",
+        "clock offset ms": f"{1000 * offset_s:+.1f} ± {1000 * bound_s:.1f}",
     }
-    return Finding(host.label, role, facts, tuple(_judge(found, host, role, shaping)))
+    problems = [*_judge(found, host), *(_judge_client(found, host, wanted) if role == "client" else ())]
+    if role == "client" and not problems and wanted.shaping != "none":
+        problems += [fault for trace in wanted.traces if (fault := _trace_fault(machine, trace))]
+    return Finding(host.label, role, facts, tuple(problems))
 
 
-def _judge(found: dict[str, object], host: Host, role: str, shaping: str) -> Sequence[str]:
+def clock_offset(machine: Machine) -> tuple[float, float]:
+    """A machine's wall clock minus ours and a bound of its error, seconds: the narrowest of some readings.
+
+    The remote clock was read somewhere between asking and being answered, which bounds the error.
+    """
+    readings = []
+    with machine.dialogue(["sh", "-c", "while read -r line; do date +%s.%N; done"]) as ask:
+        for _ in range(_CLOCK_READINGS):
+            sent = time.time()
+            text = ask("now")
+            returned = time.time()
+            readings.append(((returned - sent) / 2, float(text) - (sent + returned) / 2))
+    bound_s, offset_s = min(readings)
+    return offset_s, bound_s
+
+
+def _trace_fault(machine: Machine, trace: str) -> str:
+    status, text, errors = machine.run(machine.python("network_shaping", "trace", trace.partition("@")[0]))
+    if not status:
+        return ""
+    return ((errors or text).strip().splitlines() or [f"trace '{trace}' cannot be read"])[-1]
+
+
+def _judge(found: dict[str, Any], host: Host) -> list[str]:
     problems = []
     if not found["root"]:
         problems.append(f"no clone in {host.root_dir}: clone moonjelly there, or set root_dir")
@@ -92,13 +142,20 @@ def _judge(found: dict[str, object], host: Host, role: str, shaping: str) -> Seq
         problems.append(f"moonjelly {found.get('version')} there, {__version__} here: update the clone")
     if found["packages"] is not True:
         problems.append(f"{found['packages']}: pip install -r requirements.txt in {host.root_dir}/.venv")
-    if float(str(found["free_gib"])) < MIN_FREE_GIB:
+    if found["free_gib"] < MIN_FREE_GIB:
         problems.append(f"less than {MIN_FREE_GIB:g} GiB free in {host.work_dir}: free some, or set work_dir")
-    if role == "client" and shaping == "tc":
+    return problems
+
+
+def _judge_client(found: dict[str, Any], host: Host, wanted: Wanted) -> list[str]:
+    problems = [f"no file {path} there: copy it, or take it out of sources" for path in found["absent"]]
+    if wanted.shaping == "tc":
         if not host.interface:
             problems.append("no interface named for tc: set interface, or shaping = 'relay'")
         elif not found["interface"]:
             problems.append(f"no interface '{host.interface}' there: 'ip link' lists them")
+        if not found["tc"]:
+            problems.append("no 'tc' there: apt install iproute2, or set shaping = 'relay'")
         if not found["admin"]:
             problems.append(f"{host.user} may not shape: log in as root, or set shaping = 'relay'")
     return problems

@@ -1,4 +1,4 @@
-"""Which machines take part: one TOML file, or Jellyfish's client lines."""
+"""Which machines take part: one TOML file."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import getpass
 from pathlib import Path, PurePosixPath
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from moonjelly.config import Options, load
-from moonjelly.errors import ConfigError
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -21,9 +20,9 @@ class Host(Options):
         host: name or address, as the manager reaches it by SSH and as clients reach the server.
         port: of its sshd.
         user: to log in as.
-        root_dir: the clone of moonjelly there.
-        work_dir: where runs put their files there.
-        python: interpreter there, with the requirements installed.
+        root_dir: the clone of moonjelly there; a relative one lies in the user's home.
+        work_dir: where runs put their files there; a relative one lies in the user's home.
+        python: interpreter there, with the requirements installed; a relative one lies in the clone.
         interface: network interface that is shaped (client machines).
         name: for people and paths; the address when not given.
     """
@@ -41,11 +40,6 @@ class Host(Options):
     def label(self) -> str:
         """Its name, or its address."""
         return self.name or self.host
-
-    @property
-    def interpreter(self) -> str:
-        """Path of the interpreter; a relative one lies in the clone."""
-        return str(self.root_dir / self.python)
 
 
 class Hosts(Options):
@@ -68,6 +62,18 @@ class Hosts(Options):
         """Server first, then the clients."""
         return (self.server, *self.clients)
 
+    @model_validator(mode="after")
+    def _no_duplicates(self) -> Hosts:
+        labels = [client.label for client in self.clients]
+        places = [(client.host, client.port) for client in self.clients]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"two client machines are called '{label}'; give each a name of its own")
+        for host, port in places:
+            if places.count((host, port)) > 1:
+                raise ValueError(f"{host}:{port} is listed twice as a client machine; remove one of them")
+        return self
+
 
 def read_hosts(path: Path) -> Hosts:
     """Read a hosts file.
@@ -76,39 +82,3 @@ def read_hosts(path: Path) -> Hosts:
         ConfigError: missing, not TOML, an unknown key or an impossible value.
     """
     return load(Hosts, file=path)
-
-
-class ClientLine(Options):
-    """One device of Jellyfish's ``clients_cfg`` templates: ``host_id host port iface user root_dir slo fps``."""
-
-    host_id: int = Field(ge=0)
-    host: str = Field(min_length=1)
-    port: Port
-    interface: str
-    user: str
-    root_dir: PurePosixPath
-    slo_ms: float = Field(gt=0)
-    fps: float = Field(gt=0)
-
-
-def read_client_lines(text: str, origin: str = "client configuration") -> tuple[ClientLine, ...]:
-    """Parse Jellyfish's client configuration; blank lines and ``#`` comments are skipped.
-
-    Raises:
-        ConfigError: names the line and what is wrong with it.
-    """
-    names = tuple(ClientLine.model_fields)
-    lines = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        words = line.split("#", maxsplit=1)[0].replace(",", " ").split()
-        if not words:
-            continue
-        if len(words) != len(names):
-            raise ConfigError(f"{origin} line {number} has {len(words)} fields; needed: {' '.join(names)}")
-        try:
-            lines.append(load(ClientLine, overrides=dict(zip(names, words, strict=True))))
-        except ConfigError as fault:
-            raise ConfigError(f"{origin} line {number}: {fault}") from None
-    if not lines:
-        raise ConfigError(f"{origin} names no client")
-    return tuple(lines)

@@ -4,38 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
+import functools
+import hashlib
 import json
-import time
+import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path
 
-from experiment_manager.hosts import Host, Hosts
-from experiment_manager.ssh import Job, Machine, RemoteError
-from experiment_manager.sweep import Device, Run, Sweep, share
+from experiment_manager.hosts import Hosts
+from experiment_manager.ssh import Machine, RemoteError
+from experiment_manager.stage import Stage, Verdict, clean_interface
+from experiment_manager.sweep import Run, Sweep
+from moonjelly.errors import MoonjellyError
 
-READY_TIMEOUT_S = 300.0
-_SETTLE_S = 60.0
-"""How long after its nominal end a run may take to collect answers and flush its logs."""
 ATTEMPT_FILE = "run.json"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """How one attempt at a run ended.
-
-    Attributes:
-        state: ``done``; ``starved`` when a client or the server waited too long for a processor, so that the figures
-            are not the system's; ``failed``.
-        reason: in words, for all but ``done``.
-    """
-
-    state: str
-    reason: str = ""
-
-
-Settle = Callable[[Run, Path], dict[str, Any]]
+Settle = Callable[[Run, Path], object]
 """Computes and writes a run's ``summary.json`` from its collected logs."""
 Watch = Callable[[Run, str], None]
 """Is told what a run is doing, about once a second."""
@@ -58,6 +46,45 @@ class Runner:
     out: Path
     settle: Settle
     watch: Watch
+
+    @property
+    def owner(self) -> str:
+        """Marks what this sweep starts on the machines: the manager's host and where it collects."""
+        place = f"{platform.node()}:{self.out.resolve()}"
+        return hashlib.sha256(place.encode()).hexdigest()[:10]
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold ``out`` for this process.
+
+        Raises:
+            MoonjellyError: another manager collects there.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        with (self.out / ".lock").open("a+", encoding="utf-8") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                owner = lock.read().strip() or "another one"
+                raise MoonjellyError(
+                    f"process {owner} runs a sweep into {self.out}; wait for it, or name another --out"
+                ) from None
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
+            yield
+
+    def clear(self) -> list[str]:
+        """Stop and remove what earlier runs of this sweep left on the machines when their manager was killed."""
+        removed = []
+        for host in self.hosts.machines:
+            with Machine(host, self.hosts) as machine:
+                found = machine.agent("clear", str(machine.work), "--prefix", f"{self.owner}-")
+                removed += [f"{host.label}: {name}" for name in found]
+                if found and self.sweep.shaping == "tc" and host.interface:
+                    clean_interface(machine)
+        return removed
 
     def pending(self, runs: Sequence[Run]) -> list[Run]:
         """Runs without a valid result yet: what a resumed sweep still has to do."""
@@ -97,157 +124,24 @@ class Runner:
 
     def _attempt(self, run: Run, attempt: int) -> Verdict:
         directory = self.out / run.name
-        directory.mkdir(parents=True, exist_ok=True)
-        remote = f"{run.name.replace('/', '_')}-{attempt}-{time.time_ns():x}"
+        name = f"{self.owner}-{run.name.replace('/', '_')}-{attempt}"
+        watch = functools.partial(self.watch, run)
         try:
-            with Stage(self, run, remote) as stage:
-                verdict = stage.perform()
-                stage.collect(directory)
+            directory.mkdir(parents=True, exist_ok=True)
+            with Stage(self.hosts, self.sweep, run, name, watch) as stage:
+                try:
+                    verdict = stage.perform()
+                except RemoteError as fault:
+                    verdict = Verdict("failed", str(fault))
+                stage.collect(directory / "logs")
             if verdict.state == "done":
                 self.settle(run, directory)
         except RemoteError as fault:
             verdict = Verdict("failed", str(fault))
+        except OSError as fault:
+            raise MoonjellyError(f"results cannot be kept in {directory}: {fault}") from None
         record = {**dataclasses.asdict(run), "attempt": attempt, **dataclasses.asdict(verdict)}
         beside = directory / f"{ATTEMPT_FILE}.part"
         beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
         beside.replace(directory / ATTEMPT_FILE)
         return verdict
-
-
-class Stage:
-    """One attempt on the machines; on leaving, everything it started there has ended, also after Ctrl-C."""
-
-    def __init__(self, runner: Runner, run: Run, name: str) -> None:
-        self._runner = runner
-        self._run = run
-        self._name = name
-        self._machines = [Machine(host, runner.hosts) for host in runner.hosts.machines]
-        self._jobs: list[Job] = []
-        self._resources = contextlib.ExitStack()
-
-    def __enter__(self) -> Stage:
-        for machine in self._machines:
-            machine.connect()
-            self._resources.callback(machine.close)
-        return self
-
-    def __exit__(self, *fault: object) -> None:
-        try:
-            self._stop()
-        finally:
-            self._resources.close()
-
-    def perform(self) -> Verdict:
-        """Start server, links and clients, wait for the clients to end, and judge."""
-        address = self._start_server()
-        clients = [
-            client
-            for machine, devices in self._parts()
-            for client in self._start_clients(machine, devices, self._start_links(machine, devices, address))
-        ]
-        for client in clients:
-            self._ready(client, "the clients")
-        for client in clients:
-            client.go()
-        started = time.monotonic()
-        told = [self._await_client(client, started) for client in clients]
-        self._stop()
-        ends = [*told, *(job.wait("exited", 5.0) for job in self._jobs)]
-        for client, end in zip(clients, told, strict=True):
-            if end["state"] != "exited" or end["exit"]["status"] != 0:
-                return Verdict("failed", f"a client on {client.machine.host.label} {end['state']}: {client.tail()}")
-        if any(end["exit"] and end["exit"].get("starved") for end in ends):
-            return Verdict("starved", "a process waited for a processor for more than a tenth of its running time")
-        return Verdict("done")
-
-    def collect(self, into: Path) -> None:
-        """Fetch the logs of every machine into ``into/logs`` and remove them there."""
-        for machine in self._machines:
-            remote = self._directory(machine.host)
-            machine.fetch(remote, into / "logs" / machine.host.label)
-            machine.run(["rm", "-rf", str(remote)])
-
-    def _parts(self) -> Iterator[tuple[Machine, tuple[Device, ...]]]:
-        clients = self._machines[1:]
-        for machine, devices in zip(clients, share(self._run.devices, len(clients)), strict=True):
-            if devices:
-                yield machine, devices
-
-    def _directory(self, host: Host) -> PurePosixPath:
-        return host.work_dir / self._name
-
-    def _launch(self, machine: Machine, name: str, module: str, arguments: Sequence[str], *, hold: bool = False) -> Job:
-        directory = self._directory(machine.host)
-        machine.run(["mkdir", "-p", str(directory)])
-        job = machine.job(directory / name)
-        self._jobs.append(job)
-        job.start(module, [*arguments, "--out", str(directory / f"{name}-logs")], hold=hold)
-        return job
-
-    def _ready(self, job: Job, what: str) -> dict[str, Any]:
-        told = job.wait("ready", READY_TIMEOUT_S, lambda: self._runner.watch(self._run, f"waiting for {what}"))
-        if told["state"] != "ready":
-            raise RemoteError(f"{what} on {job.machine.host.label} is {told['state']}, not ready: {job.tail()}")
-        ready: dict[str, Any] = told["ready"]
-        return ready
-
-    def _start_server(self) -> str:
-        sweep, machine = self._runner.sweep, self._machines[0]
-        arguments = [
-            *("--zoo", sweep.zoo, "--devices", str(sweep.devices), "--runtime", sweep.runtime),
-            *("--policy", self._run.policy, "--seed", str(self._run.seed)),
-            *("--host", machine.host.host, "--port", "0"),
-        ]
-        job = self._launch(machine, "server", "server", arguments)
-        return f"{machine.host.host}:{self._ready(job, 'the server')['port']}"
-
-    def _start_links(self, machine: Machine, devices: Sequence[Device], address: str) -> dict[int, str]:
-        """Address that each device connects to: its shaped link, or the server itself."""
-        shaping = self._runner.sweep.shaping
-        if shaping == "none":
-            return {device.client_id: address for device in devices}
-        arguments = [shaping, "--target", address, "--seed", str(self._run.seed)]
-        if shaping == "tc":
-            arguments += ["--interface", machine.host.interface]
-        for device in devices:
-            arguments += ["--link", f"client-{device.client_id}={self._run.trace}"]
-        job = self._launch(machine, "network", "network_shaping", arguments)
-        links = self._ready(job, "the links")["links"]
-        return {
-            device.client_id: f"{link['host']}:{link['port']}"
-            for device in devices
-            for link in (links[f"client-{device.client_id}"],)
-        }
-
-    def _start_clients(self, machine: Machine, devices: Sequence[Device], addresses: dict[int, str]) -> list[Job]:
-        jobs = []
-        for device in devices:
-            arguments = [
-                *("--server", addresses[device.client_id], "--client-id", str(device.client_id)),
-                *("--source", source_of(self._run, device), "--seed", str(self._run.seed + device.client_id)),
-                *("--slo-ms", f"{device.slo_ms:g}", "--fps", f"{device.fps:g}"),
-                *("--seconds", f"{self._runner.sweep.seconds:g}"),
-            ]
-            jobs.append(self._launch(machine, f"client-{device.client_id}", "client", arguments, hold=True))
-        return jobs
-
-    def _await_client(self, client: Job, started: float) -> dict[str, Any]:
-        seconds = self._runner.sweep.seconds
-
-        def tick() -> None:
-            passed = min(time.monotonic() - started, seconds)
-            self._runner.watch(self._run, f"streaming, {passed:.0f} of {seconds:g} s")
-
-        left_s = started + seconds + _SETTLE_S - time.monotonic()
-        return client.wait("exited", max(1.0, left_s), tick)
-
-    def _stop(self) -> None:
-        """Stop what still runs, clients first; a machine that cannot be reached does not keep the others running."""
-        for job in reversed(self._jobs):
-            with contextlib.suppress(RemoteError):
-                job.stop()
-
-
-def source_of(run: Run, device: Device) -> str:
-    """What a device sees: in the synthetic scene every device has a street of its own."""
-    return f"synthetic:{run.seed + device.client_id}" if run.source == "synthetic" else run.source

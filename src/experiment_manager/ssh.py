@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import shlex
 import tarfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import paramiko
 
@@ -20,6 +22,16 @@ _CONNECT_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 5
 _RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 """Pauses between attempts to reach a machine again after its connection broke."""
+_TICK_S = 2.0
+_ANSWER_S = 15.0
+"""How long an agent that has something to say may take to say it; then the connection counts as lost."""
+_TICK_S = 2.0
+_ANSWER_S = 15.0
+"""How long an agent that has something to say may take to say it; then the connection counts as lost."""
+
+
+_LOCAL_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+T = TypeVar("T")
 
 
 class RemoteError(MoonjellyError):
@@ -33,6 +45,8 @@ class Machine:
         self.host = host
         self._hosts = hosts
         self._client: paramiko.SSHClient | None = None
+        self.root = host.root_dir
+        self.work = host.work_dir
 
     def __enter__(self) -> Machine:
         self.connect()
@@ -82,6 +96,19 @@ class Machine:
         if transport is not None:
             transport.set_keepalive(_KEEPALIVE_S)
         self._client = client
+        if not (self.root.is_absolute() and self.work.is_absolute()):
+            home = PurePosixPath(self.run(["pwd"])[1].strip())
+            self.root, self.work = home / self.root, home / self.work
+
+    def python(self, module: str, *arguments: str) -> list[str]:
+        """Command line of a module of the clone there, run in the clone's folder."""
+        path = f"PYTHONPATH={self.root}/src:{self.root}"
+        return ["env", "-C", str(self.root), path, self.interpreter, "-m", module, *arguments]
+
+    @property
+    def interpreter(self) -> str:
+        """Path of the interpreter there."""
+        return str(self.root / self.host.python)
 
     def close(self) -> None:
         """Drop the connection; jobs go on. Idempotent."""
@@ -107,29 +134,104 @@ class Machine:
             self.close()
             raise RemoteError(f"{self.host.label}: '{line}' broke off: {fault or type(fault).__name__}") from None
 
+    @contextlib.contextmanager
+    def dialogue(self, command: Sequence[str], *, timeout_s: float = 10.0) -> Iterator[Callable[[str], str]]:
+        """Run a command that answers line by line, and give the function that says a line and returns the answer.
+
+        Raises:
+            RemoteError: the connection broke, or there was no answer within ``timeout_s``.
+        """
+        if self._client is None:
+            self.connect()
+        assert self._client is not None
+        line = " ".join(shlex.quote(word) for word in command)
+        try:
+            said, output, _ = self._client.exec_command(line, timeout=timeout_s)
+
+            def ask(words: str) -> str:
+                said.write(words + "\n")
+                said.flush()
+                return str(output.readline()).strip()
+
+            yield ask
+            said.close()
+        except (paramiko.SSHException, OSError, EOFError) as fault:
+            self.close()
+            raise RemoteError(f"{self.host.label}: '{line}' broke off: {fault or type(fault).__name__}") from None
+
     def persistent(self, command: Sequence[str], *, timeout_s: float = 60.0) -> tuple[int, str, str]:
         """:meth:`run` that reconnects and repeats: only for commands that may run twice (status, wait, stop)."""
-        for pause_s in _RECONNECT_S:
-            try:
-                return self.run(command, timeout_s=timeout_s)
-            except RemoteError:
-                time.sleep(pause_s)  # back-off before the machine is tried again
-        return self.run(command, timeout_s=timeout_s)
+        return _persist(lambda: self.run(command, timeout_s=timeout_s))
 
     def job(self, directory: PurePosixPath) -> Job:
         """The job that lives in ``directory`` on this machine, started or not."""
         return Job(self, directory)
 
-    def fetch(self, directory: PurePosixPath, into: Path) -> None:
-        """Copy a directory's content here as one stream.
+    def agent(self, *words: str, timeout_s: float = 60.0, repeat: bool = True) -> Any:
+        """Ask this machine's agent; what it prints.
+
+        Args:
+            words: its command line.
+            timeout_s: for the answer.
+            repeat: ask again when the connection breaks.
 
         Raises:
-            RemoteError: the connection broke or the directory is not there.
+            RemoteError: the agent failed, or could not be reached.
         """
+        command = self.python("experiment_manager.agent", *words)
+        status, text, errors = (self.persistent if repeat else self.run)(command, timeout_s=timeout_s)
+        if status:
+            said = (errors or text).strip().splitlines()[-1:] or ["no output"]
+            raise RemoteError(f"{self.host.label}: agent {words[0]} failed: {said[0]}")
+        return json.loads(text)
+
+    def stop(self, jobs: Sequence[Job], grace_s: float = 10.0) -> list[dict[str, Any]]:
+        """End jobs of this machine and everything they started; nothing happens to those that have ended."""
+        places = [str(job.directory) for job in jobs]
+        told: list[dict[str, Any]] = self.agent(
+            "stop", *places, "--timeout-s", f"{grace_s:g}", timeout_s=grace_s + _ANSWER_S
+        )
+        return told
+
+    def wait(
+        self, jobs: Sequence[Job], wanted: str, timeout_s: float, tick: Callable[[], None] | None = None
+    ) -> list[dict[str, Any]]:
+        """Until all jobs are ``ready`` or have ``exited``, or one has failed; through lost connections.
+
+        Args:
+            jobs: of this machine.
+            wanted: state.
+            timeout_s: after which the states are returned as they are.
+            tick: called every few seconds.
+        """
+        deadline = time.monotonic() + timeout_s
+        places = [str(job.directory) for job in jobs]
+        while True:
+            part_s = max(0.0, min(_TICK_S, deadline - time.monotonic()))
+            told: list[dict[str, Any]] = self.agent(
+                *("wait", *places, "--for", wanted, "--timeout-s", f"{part_s:.2f}"), timeout_s=part_s + _ANSWER_S
+            )
+            if all(one["state"] in (wanted, "exited") for one in told) or any(has_failed(one) for one in told):
+                return told
+            if time.monotonic() >= deadline:
+                return told
+            if tick is not None:
+                tick()
+
+    def fetch(self, directory: PurePosixPath, into: Path) -> None:
+        """Copy a directory's content here as one stream; begins again when the connection breaks.
+
+        Raises:
+            RemoteError: the machine is gone, or the directory is not there.
+            OSError: the files cannot be written here.
+        """
+        into.mkdir(parents=True, exist_ok=True)
+        _persist(lambda: self._fetch(directory, into))
+
+    def _fetch(self, directory: PurePosixPath, into: Path) -> None:
         if self._client is None:
             self.connect()
         assert self._client is not None
-        into.mkdir(parents=True, exist_ok=True)
         line = f"tar -C {shlex.quote(str(directory))} -czf - ."
         try:
             _, output, errors = self._client.exec_command(line, timeout=60.0)
@@ -138,6 +240,8 @@ class Machine:
             if output.channel.recv_exit_status():
                 raise RemoteError(f"{self.host.label}: cannot fetch {directory}: {errors.read().decode().strip()}")
         except (paramiko.SSHException, OSError, EOFError, tarfile.TarError) as fault:
+            if isinstance(fault, OSError) and fault.errno in _LOCAL_FAULTS:
+                raise
             self.close()
             raise RemoteError(f"{self.host.label}: fetching {directory} broke off: {fault}") from None
 
@@ -149,64 +253,52 @@ class Job:
         self.machine = machine
         self.directory = directory
 
-    def start(self, module: str, arguments: Sequence[str], *, hold: bool = False) -> None:
+    def start(
+        self, module: str, arguments: Sequence[str], *, lease: PurePosixPath, lease_s: float, hold: bool = False
+    ) -> None:
         """Start ``python -m module arguments --ready-fd N``; with ``hold`` it begins after :meth:`go`.
+
+        Args:
+            module: to run.
+            arguments: of it.
+            lease: file that must be touched at least every ``lease_s``, else the job ends.
+            lease_s: see ``lease``.
+            hold: see above.
 
         Raises:
             RemoteError: it could not be started.
         """
-        python = self.machine.host.interpreter
-        root = self.machine.host.root_dir
-        command = ["env", f"PYTHONPATH={root}/src:{root}", python, "-m", module, *arguments]
-        told = self._agent(
-            *("start", "--ready", *(["--hold"] if hold else [])),
-            after=("--", *command),
-            call=self.machine.run,
-            timeout_s=30.0,
-        )
+        command = self.machine.python(module, *arguments)
+        words = ["start", str(self.directory), "--ready", *(["--hold"] if hold else [])]
+        words += ["--lease", str(lease), "--lease-s", f"{lease_s:g}", "--", *command]
+        try:
+            told = self.machine.agent(*words, timeout_s=30.0, repeat=False)
+        except RemoteError:
+            # The connection broke: it runs, or it was never begun, in which case it may be begun again.
+            told = self.machine.agent("status", str(self.directory))
+            if told["state"] == "absent":
+                told = self.machine.agent(*words, timeout_s=30.0, repeat=False)
         if told["state"] in ("absent", "vanished"):
             raise RemoteError(f"{self.machine.host.label}: {module} was not started in {self.directory}")
-
-    def wait(self, wanted: str, timeout_s: float, tick: Callable[[], None] | None = None) -> dict[str, Any]:
-        """Until the job is ``ready`` or has ``exited``, through lost connections; calls ``tick`` once a second."""
-        deadline = time.monotonic() + timeout_s
-        while True:
-            left_s = deadline - time.monotonic()
-            told = self._agent("wait", "--for", wanted, "--timeout-s", f"{max(0.0, min(1.0, left_s)):.2f}")
-            if told["state"] in (wanted, "exited", "vanished", "absent") or left_s <= 0:
-                return told
-            if tick is not None:
-                tick()
-
-    def go(self) -> None:
-        """Let a held job begin."""
-        self._agent("go")
-
-    def stop(self, grace_s: float = 10.0) -> dict[str, Any]:
-        """End it and everything it started; does nothing when it has ended."""
-        return self._agent("stop", "--timeout-s", f"{grace_s:g}", timeout_s=grace_s + 30.0)
 
     def tail(self, lines: int = 5) -> str:
         """The last lines of its log."""
         status, text, _ = self.machine.persistent(["tail", "-n", str(lines), str(self.directory / "log")])
         return " / ".join(text.strip().splitlines()) if status == 0 and text.strip() else "it said nothing"
 
-    def _agent(
-        self,
-        verb: str,
-        *options: str,
-        after: Sequence[str] = (),
-        call: Callable[..., tuple[int, str, str]] | None = None,
-        timeout_s: float = 60.0,
-    ) -> dict[str, Any]:
-        host = self.machine.host
-        script = str(host.root_dir / "src" / "experiment_manager" / "agent.py")
-        command = [host.interpreter, script, verb, str(self.directory), *options, *after]
-        status, text, errors = (call or self.machine.persistent)(command, timeout_s=timeout_s)
-        if status:
-            raise RemoteError(f"{host.label}: agent {verb} failed: {(errors or text).strip().splitlines()[-1:]}")
-        told: dict[str, Any] = json.loads(text)
-        return told
+
+def has_failed(told: dict[str, Any]) -> bool:
+    """Whether a job's state is one that it should not end in."""
+    return told["state"] in ("vanished", "absent") or (told["state"] == "exited" and told["exit"]["status"] != 0)
+
+
+def _persist(action: Callable[[], T]) -> T:
+    for pause_s in _RECONNECT_S:
+        try:
+            return action()
+        except RemoteError:
+            time.sleep(pause_s)  # back-off before the machine is tried again
+    return action()
 
 
 class _Refuse(paramiko.MissingHostKeyPolicy):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from moonjelly.config import Options, load
+from moonjelly.errors import ConfigError
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -36,12 +38,17 @@ class Sweep(Options):
         policies: planning policies.
         repetitions: of each combination, with seeds that differ.
         seconds: length of a run.
+        warmup_s: streamed before that and left out of the figures.
         seed: of the first repetition.
         zoo: model zoo.
         devices: executors on the server.
         runtime: their runtime.
+        kind: device kind that simulated devices behave like; the zoo's first when empty.
+        pre_encoded: so many frames per device, encoded before the run (measurements); 0: encode while streaming.
         shaping: ``tc`` on the client machines' interfaces (root), ``relay`` in user space, or ``none``.
         retries: how often a failed or starved run is repeated.
+        starved_share: a run is starved when the server, the links or a client waited for a processor for more than
+            this share of the time in which they could have run.
     """
 
     clients: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8)
@@ -53,21 +60,33 @@ class Sweep(Options):
     policies: tuple[str, ...] = Field(default=("multiset",), min_length=1)
     repetitions: int = Field(default=3, ge=1)
     seconds: Positive = 60.0
+    warmup_s: float = Field(default=0.0, ge=0)
     seed: int = 0
     zoo: str = "synthetic"
     devices: int = Field(default=2, ge=1)
     runtime: str = "auto"
+    kind: str = ""
+    pre_encoded: int = Field(default=0, ge=0)
     shaping: Literal["tc", "relay", "none"] = "tc"
     retries: int = Field(default=1, ge=0)
+    starved_share: float = Field(default=0.2, ge=0, le=1)
 
 
 @dataclass(frozen=True)
 class Device:
-    """One emulated device of a run."""
+    """One emulated device of a run.
+
+    Attributes:
+        client_id: its number in the run.
+        slo_ms: deadline.
+        fps: frame rate.
+        machine: label of the client machine that emulates it; empty: dealt in turn.
+    """
 
     client_id: int
     slo_ms: float
     fps: float
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,21 +110,54 @@ class Run:
     seed: int
 
 
-def expand(sweep: Sweep) -> tuple[Run, ...]:
-    """All runs, in an order that finishes whole repetitions first, so that an interrupted sweep is usable."""
+@dataclass(frozen=True)
+class Fleet:
+    """A named set of devices: one point of the matrix's axes clients, deadline and rate."""
+
+    setting: str
+    devices: tuple[Device, ...]
+
+
+def fleets(sweep: Sweep) -> tuple[Fleet, ...]:
+    """The combinations of numbers of clients, deadlines and rates, and the mixes."""
     settings: list[tuple[str, tuple[float, ...], tuple[float, ...]]] = [
-        (f"slo-{slo:g}_fps-{fps:g}", (slo,), (fps,)) for slo in sweep.slo_ms for fps in sweep.fps
+        (setting_of(slo, fps), (slo,), (fps,)) for slo in sweep.slo_ms for fps in sweep.fps
     ]
     settings += [(mix.name, mix.slo_ms, mix.fps) for mix in sweep.mixes]
+    return tuple(
+        Fleet(setting, tuple(Device(n, slos[n % len(slos)], rates[n % len(rates)]) for n in range(count)))
+        for count, (setting, slos, rates) in itertools.product(sweep.clients, settings)
+    )
+
+
+def setting_of(slo_ms: float, fps: float) -> str:
+    """Name of a setting in which all devices want the same."""
+    return f"slo-{slo_ms:g}_fps-{fps:g}"
+
+
+def expand(sweep: Sweep, given: Sequence[Fleet] | None = None) -> tuple[Run, ...]:
+    """All runs, in an order that finishes whole repetitions first, so that an interrupted sweep is usable.
+
+    Args:
+        sweep: the matrix.
+        given: fleets in place of the matrix's own (Jellyfish's client configurations).
+    """
     runs = []
-    for repetition, trace, policy, source, count, (setting, slos, rates) in itertools.product(
-        range(sweep.repetitions), sweep.traces, sweep.policies, sweep.sources, sweep.clients, settings
+    chosen = fleets(sweep) if given is None else given
+    for repetition, trace, policy, source, fleet in itertools.product(
+        range(sweep.repetitions), sweep.traces, sweep.policies, sweep.sources, chosen
     ):
-        devices = tuple(Device(number, slos[number % len(slos)], rates[number % len(rates)]) for number in range(count))
         name = PurePosixPath(
-            slug(trace), slug(policy), f"clients-{count}_{setting}_{slug(source)}", f"iter-{repetition}"
+            slug(trace),
+            slug(policy),
+            f"clients-{len(fleet.devices)}_{fleet.setting}_{slug(source)}",
+            f"iter-{repetition}",
         )
-        runs.append(Run(str(name), setting, devices, source, trace, policy, repetition, sweep.seed + 1000 * repetition))
+        seed = sweep.seed + 1000 * repetition
+        runs.append(Run(str(name), fleet.setting, fleet.devices, source, trace, policy, repetition, seed))
+    if len({run.name for run in runs}) != len(runs):
+        twice = sorted({run.name for run in runs if [one.name for one in runs].count(run.name) > 1})
+        raise ConfigError(f"two runs of the sweep have the same name, {twice[0]}; give the sources other file names")
     return tuple(runs)
 
 
@@ -115,9 +167,25 @@ def slug(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", stem).strip("-") or "x"
 
 
-def share(devices: tuple[Device, ...], machines: int) -> tuple[tuple[Device, ...], ...]:
-    """Devices dealt to client machines in turn, so that machines carry equal numbers."""
-    return tuple(devices[start::machines] for start in range(machines))
+def share(devices: Sequence[Device], machines: Sequence[str]) -> dict[str, tuple[Device, ...]]:
+    """Devices per label of a client machine: where they belong, the others dealt in turn so that loads are equal.
+
+    Raises:
+        ConfigError: a device belongs to a machine that is not there.
+    """
+    dealt: dict[str, list[Device]] = {label: [] for label in machines}
+    turn = itertools.cycle(machines)
+    for device in devices:
+        label = device.machine or next(turn)
+        if label not in dealt:
+            raise ConfigError(f"device {device.client_id} belongs to '{label}'; machines: {', '.join(machines)}")
+        dealt[label].append(device)
+    return {label: tuple(mine) for label, mine in dealt.items()}
+
+
+def duration_s(sweep: Sweep, runs: int, overhead_s: float = 15.0) -> float:
+    """How long so many runs take: streaming, plus what a run needs to start, settle and be collected (measured)."""
+    return runs * (sweep.warmup_s + sweep.seconds + overhead_s)
 
 
 def read_sweep(path: Path | None, overrides: dict[str, object]) -> Sweep:

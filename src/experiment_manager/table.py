@@ -16,11 +16,29 @@ FIGURES = (
 )  # fmt: skip
 
 
+LATENCIES = tuple(f"latency_{name}_ms" for name in ("p50", "p90", "p99", "max"))
+COLUMNS = (
+    "run", "state", "reason", "trace", "policy", "source", "setting", "clients", "repetition", "seed", "client",
+    "slo_ms", "fps", *FIGURES, *LATENCIES,
+)  # fmt: skip
+
+
 def rows_of(run: dict[str, Any], summary: dict[str, Any]) -> list[dict[str, Any]]:
     """One row per client of a run and one, ``client`` = ``all``, for the whole run."""
-    shared = {
+    shared = _shared(run)
+    rows = []
+    for name, part in [("all", summary), *((str(part["client_id"]), part) for part in summary["clients"])]:
+        latency = {f"latency_{key}_ms": value for key, value in part["latency_ms"].items()}
+        goals = {"slo_ms": part.get("slo_ms"), "fps": part.get("fps")}
+        rows.append({**shared, "client": name, **goals, **{key: part[key] for key in FIGURES}, **latency})
+    return rows
+
+
+def _shared(run: dict[str, Any]) -> dict[str, Any]:
+    return {
         "run": run["name"],
         "state": run["state"],
+        "reason": run["reason"],
         "trace": run["trace"],
         "policy": run["policy"],
         "source": run["source"],
@@ -29,12 +47,6 @@ def rows_of(run: dict[str, Any], summary: dict[str, Any]) -> list[dict[str, Any]
         "repetition": run["repetition"],
         "seed": run["seed"],
     }
-    rows = []
-    for name, part in [("all", summary), *((str(part["client_id"]), part) for part in summary["clients"])]:
-        latency = {f"latency_{key}_ms": value for key, value in part["latency_ms"].items()}
-        goals = {"slo_ms": part.get("slo_ms"), "fps": part.get("fps")}
-        rows.append({**shared, "client": name, **goals, **{key: part[key] for key in FIGURES}, **latency})
-    return rows
 
 
 def collect_table(out: Path) -> pd.DataFrame:
@@ -48,8 +60,8 @@ def collect_table(out: Path) -> pd.DataFrame:
         if run["state"] == "done" and summary.exists():
             rows.extend(rows_of(run, json.loads(summary.read_text(encoding="utf-8"))))
         else:
-            rows.append({"run": run["name"], "state": run["state"], "reason": run["reason"], "client": "all"})
-    return pd.DataFrame(rows)
+            rows.append({**_shared(run), "client": "all"})
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def write_table(out: Path) -> list[Path]:

@@ -12,15 +12,17 @@ from typing import Any
 
 import pytest
 
-from experiment_manager import agent
 
-SCRIPT = Path(agent.__file__)
+def say(*words: str) -> Any:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    call = [sys.executable, "-m", "experiment_manager.agent", *words]
+    done = subprocess.run(call, capture_output=True, text=True, check=True, timeout=60, env=environment)
+    return json.loads(done.stdout)
 
 
 def ask(*words: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, check=True, timeout=60)
-    told: dict[str, Any] = json.loads(done.stdout)
-    return told
+    told = say(*words)
+    return dict(told[0] if isinstance(told, list) else told)
 
 
 def command(body: str) -> list[str]:
@@ -92,6 +94,48 @@ def test_a_command_that_does_not_exist_is_an_exit(tmp_path: Path) -> None:
     told = ask("wait", job, "--for", "exited", "--timeout-s", "30")
     assert told["exit"]["status"] == 127
     assert "No such file" in told["exit"]["reason"]
+
+
+def test_a_job_whose_lease_nobody_renews_ends_by_itself(tmp_path: Path) -> None:
+    job, lease = tmp_path / "job", tmp_path / "lease"
+    words = ["start", str(job), "--ready", "--lease", str(lease), "--lease-s", "0.1"]
+    ask(*words, *command(READY + "__import__('signal').pause()"))
+    told = ask("wait", str(job), "--for", "exited", "--timeout-s", "30")
+    assert told["exit"]["stopped"]
+    assert "lease" in told["exit"]["reason"]
+
+
+def test_processor_time_counts_from_go_and_includes_descendants(tmp_path: Path) -> None:
+    job = str(tmp_path / "job")
+    burn = "import time; end = time.process_time() + 1.2\nwhile time.process_time() < end: pass"
+    body = READY + f"import subprocess; sys.stdin.read(); subprocess.run([sys.executable, '-c', {burn!r}])"
+    ask("start", job, "--ready", *command(body))
+    told = ask("wait", job, "--for", "exited", "--timeout-s", "60")["exit"]
+    assert told["cpu_s"] > 0.5
+    assert told["wall_s"] >= told["cpu_s"] / (os.cpu_count() or 1)
+
+
+def test_waiting_for_several_returns_when_one_fails(tmp_path: Path) -> None:
+    good, bad = str(tmp_path / "good"), str(tmp_path / "bad")
+    ask("start", good, "--ready", *command(READY + "__import__('signal').pause()"))
+    ask("start", bad, *command("raise SystemExit(4)"))
+    states = say("wait", good, bad, "--for", "exited", "--timeout-s", "60")
+    assert [one["state"] for one in states] == ["ready", "exited"]
+    ask("stop", good)
+
+
+def test_clear_stops_and_removes_only_what_is_its_own(tmp_path: Path) -> None:
+    mine, other = tmp_path / "a-run-1" / "jobs" / "server", tmp_path / "b-run-1" / "jobs" / "server"
+    for job in (mine, other):
+        ask("start", str(job), "--ready", *command(READY + "__import__('signal').pause()"))
+        ask("wait", str(job), "--for", "ready", "--timeout-s", "30")
+    pid = json.loads((mine / "job.json").read_text())["pid"]
+    assert say("clear", str(tmp_path), "--prefix", "a-") == ["a-run-1"]
+    assert not mine.exists()
+    stat = Path(f"/proc/{pid}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert ask("status", str(other))["state"] == "ready"
+    ask("stop", str(other))
 
 
 def test_an_unknown_job_is_absent(tmp_path: Path) -> None:

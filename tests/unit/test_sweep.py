@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from experiment_manager.hosts import read_client_lines, read_hosts
-from experiment_manager.sweep import Mix, Sweep, expand, read_sweep, share, slug
+from experiment_manager.client_lines import read_client_lines, read_configurations
+from experiment_manager.hosts import Hosts, read_hosts
+from experiment_manager.sweep import Device, Mix, Sweep, duration_s, expand, read_sweep, share, slug
 from moonjelly.errors import ConfigError
 
 
@@ -44,8 +45,28 @@ def test_a_mix_gives_devices_different_goals() -> None:
 
 def test_devices_are_dealt_evenly() -> None:
     (run,) = expand(Sweep(clients=(5,), slo_ms=(75.0,), fps=(15.0,), repetitions=1))
-    dealt = share(run.devices, 2)
-    assert [[device.client_id for device in part] for part in dealt] == [[0, 2, 4], [1, 3]]
+    dealt = share(run.devices, ["left", "right"])
+    assert [[device.client_id for device in part] for part in dealt.values()] == [[0, 2, 4], [1, 3]]
+
+
+def test_a_device_stays_where_it_belongs() -> None:
+    devices = (Device(0, 75, 15, "right"), Device(1, 75, 15), Device(2, 75, 15, "right"))
+    assert {label: [one.client_id for one in mine] for label, mine in share(devices, ["left", "right"]).items()} == {
+        "left": [1],
+        "right": [0, 2],
+    }
+    with pytest.raises(ConfigError, match="device 0 belongs to 'right'; machines: left"):
+        share(devices, ["left"])
+
+
+def test_sources_with_one_stem_would_share_a_folder() -> None:
+    with pytest.raises(ConfigError, match="two runs of the sweep have the same name"):
+        expand(Sweep(clients=(1,), slo_ms=(75.0,), fps=(15.0,), sources=("a/x.mp4", "b/x.mp4")))
+
+
+def test_the_paper_takes_a_day() -> None:
+    sweep = Sweep(sources=("a", "b", "c"), seconds=300)
+    assert 15 < duration_s(sweep, len(expand(sweep))) / 3600 < 24
 
 
 @pytest.mark.parametrize(
@@ -108,17 +129,77 @@ def test_a_missing_hosts_file_is_named(tmp_path: Path) -> None:
         read_hosts(tmp_path / "nowhere.toml")
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ('[[clients]]\nhost = "10.0.0.3"\nname = "left"', "two client machines are called 'left'"),
+        ('[[clients]]\nhost = "10.0.0.2"\nname = "right"', r"10\.0\.0\.2:22 is listed twice"),
+    ],
+)
+def test_a_hosts_file_with_a_duplicate_is_refused(tmp_path: Path, more: str, said: str) -> None:
+    path = tmp_path / "hosts.toml"
+    path.write_text(HOSTS + more)
+    with pytest.raises(ConfigError, match=said):
+        read_hosts(path)
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Hosts:
+    path = tmp_path / "hosts.toml"
+    path.write_text(HOSTS)
+    return read_hosts(path)
+
+
 def test_client_lines_of_jellyfish() -> None:
     lines = read_client_lines(
-        "# id host port iface user root slo fps\n0 10.0.0.2 22 eth0 me /home/me/x 75 15\n\n1 h 22 e u r 100 29.97"
+        "# id host port iface user root slo fps\nhost_0 10.0.0.2 22 eth0 me /home/me/x 75 15\n\n1 h 22 e u r 100 29.97"
     )
     assert [(line.host_id, line.slo_ms, line.fps) for line in lines] == [(0, 75, 15), (1, 100, 29.97)]
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("0 host 22", "line 1 has 3 fields"), ("0 h 22 e u r -5 15", "line 1: 'slo_ms'"), ("#", "no client")],
+    [
+        ("0 host 22", "line 1 has 3 fields"),
+        ("0 h 22 e u r -5 15", "line 1: 'slo_ms'"),
+        ("#", "no client"),
+        ("host_x h 22 e u r 75 15", "line 1: 'host_id'"),
+        ("0 h 22 e u r 75 15\nhost_0 h 22 e u r 75 15", "line 2: host id 0 is used twice"),
+    ],
 )
 def test_faulty_client_lines(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_client_lines(text)
+
+
+TEMPLATE = "host_{} client_ip client_ssh_port client_network_iface client_username /home/client_username/x/ {} {}\n"
+
+
+def test_a_templates_words_stand_for_the_client_machine(tmp_path: Path, hosts: Hosts) -> None:
+    (tmp_path / "client_cfg_template_2_15_100.txt").write_text(
+        TEMPLATE.format(0, 100, 15) + TEMPLATE.format(1, 100, 15)
+    )
+    machines, (fleet,) = read_configurations([tmp_path], hosts)
+    assert machines.clients == hosts.clients
+    assert fleet.setting == "slo-100_fps-15"
+    assert [(one.client_id, one.machine) for one in fleet.devices] == [(0, "left"), (1, "left")]
+    (run,) = expand(Sweep(repetitions=1), [fleet])
+    assert run.name == expand(Sweep(clients=(2,), slo_ms=(100,), fps=(15,), repetitions=1))[0].name
+
+
+def test_lines_name_several_machines(tmp_path: Path, hosts: Hosts) -> None:
+    path = tmp_path / "client_cfg_template_2_var_var.txt"
+    path.write_text("host_0 10.0.0.2 22 eth1 me /x 75 15\nhost_1 10.0.0.9 2222 wlan0 you /y 150 25\n")
+    machines, (fleet,) = read_configurations([path], hosts)
+    assert fleet.setting == "var_var"
+    assert [device.machine for device in fleet.devices] == ["left", "10.0.0.9-2222"]
+    added = machines.clients[1]
+    assert (added.port, added.interface, added.user, str(added.root_dir)) == (2222, "wlan0", "you", "/y")
+
+
+def test_a_missing_configuration_is_named(tmp_path: Path, hosts: Hosts) -> None:
+    with pytest.raises(ConfigError, match=r"gone\.txt cannot be read"):
+        read_configurations([tmp_path / "gone.txt"], hosts)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no client configuration in"):
+        read_configurations([tmp_path / "empty"], hosts)

@@ -129,6 +129,7 @@ def hosts_toml(layout: Layout, user: str, root: Path, python: str) -> str:
 
     def host(machine: Machine) -> list[str]:
         return [
+            f'name = "{machine.role}"',
             f'host = "{machine.address}"',
             "port = 22",
             f'user = "{user}"',
@@ -147,5 +148,5 @@ def hosts_toml(layout: Layout, user: str, root: Path, python: str) -> str:
     ]
     lines += host(layout.server)
     for machine in layout.machines[2:]:
-        lines += ["", "[[clients]]", f'name = "{machine.role}"', *host(machine)]
+        lines += ["", "[[clients]]", *host(machine)]
     return "\n".join([*lines, ""])
