@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from moonjelly import profiles
-from moonjelly.errors import ConfigError, ExecutorError, MoonjellyError, ProfileError
+from moonjelly.errors import ConfigError, ExecutorError, MoonjellyError, ProfileError, ZooError
 from moonjelly.repository import load_zoo
 from server.profiler import ProfilerOptions, run_profile
 from server.profiler.run import Progress
@@ -204,7 +204,14 @@ def test_what_cannot_work_is_said_before_anything_is_written(
 
 def test_a_zoo_with_missing_weights_is_named(zoo: Path) -> None:
     (zoo / "tiny.weights").unlink()
-    with pytest.raises(ExecutorError, match=r"weights file of model 'tiny' of zoo 'tiny' is missing"):
+    with pytest.raises(ZooError, match=r"weights file of model 'tiny' of zoo 'tiny' is missing"):
+        run_profile(options(zoo, runtime="onnx", kind=None, num_gpus=1))
+    assert not (zoo.parent / "out").exists()
+
+
+def test_a_model_that_cannot_be_built_is_named(zoo: Path) -> None:
+    (zoo / "tiny.weights").write_bytes(b"too short")
+    with pytest.raises(ExecutorError, match=r"'tiny-64' at batch 1: the weights end after 9 bytes"):
         run_profile(options(zoo, runtime="onnx", kind=None, num_gpus=1))
 
 

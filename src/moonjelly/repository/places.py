@@ -39,7 +39,9 @@ def data_file(path: str) -> Path:
         if (folder / path).is_file():
             return folder / path
     tried = ", ".join(str(folder) for folder in folders)
-    raise ZooError(f"data file '{path}' is in none of {tried}; get it with ./download_data.sh or set MOONJELLY_DATA")
+    raise ZooError(
+        f"data file '{path}' is in none of {tried}; get it with ./download_data.sh (YOLOv4's weights with its --yolov4) or set MOONJELLY_DATA"
+    )
 
 
 def resolve(path: str, beside: Path) -> Path:

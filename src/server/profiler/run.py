@@ -130,6 +130,9 @@ def _check(options: ProfilerOptions, zoo: Zoo) -> None:
         raise ConfigError("a simulated device sleeps; clock 'cpu' has nothing to count")
     if options.num_batches <= options.warmup:
         raise ConfigError(f"num_batches {options.num_batches} must be more than warmup {options.warmup}")
+    if options.runtime != "simulated":
+        for model in {variant.model for variant in zoo.variants[: options.num_dnns]}:
+            zoo.source(model)
     if options.coco is None and options.golden is None:
         _known_accuracies(zoo, zoo.variants[: options.num_dnns], options.accuracy)
 
