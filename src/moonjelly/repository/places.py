@@ -40,7 +40,8 @@ def data_file(path: str) -> Path:
             return folder / path
     tried = ", ".join(str(folder) for folder in folders)
     raise ZooError(
-        f"data file '{path}' is in none of {tried}; get it with ./download_data.sh (YOLOv4's weights with its --yolov4) or set MOONJELLY_DATA"
+        f"data file '{path}' is in none of {tried}; get it with ./download_data.sh (YOLOv4's weights: with --yolov4) "
+        "or set MOONJELLY_DATA"
     )
 
 
