@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from moonjelly.telemetry import FrameRow, read_rows
@@ -112,3 +115,42 @@ def _wait_for_on_time(log: Path, count: int) -> None:
     while _on_time(log) < count:
         assert time.monotonic() < deadline, f"never: {count} frames on time in {log}"
         time.sleep(0.02)
+
+
+def test_an_outage_of_the_link_costs_its_frames_and_nothing_more(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.txt"
+    trace.write_text("20\n20\n0\n0\n0\n0\n" + "20\n" * 60)
+    out = tmp_path / "client"
+    with running_server(tmp_path) as server, relay(server.port, trace) as port:
+        done = client(
+            *("--server", f"127.0.0.1:{port}", "--fps", "20", "--slo-ms", "400", "--seconds", "10", "--out", str(out))
+        )
+    assert done.returncode == 0, done.stderr
+    assert "has stopped answering" in done.stderr
+    assert "READY: resumed" in done.stderr
+    rows = sorted(read_rows(out / "frame_stats.csv", FrameRow), key=lambda row: row.capture_ts)
+    assert len(rows) == 200
+    assert len({row.frame_id for row in rows}) == 200
+    missed = {row.outcome for row in rows if row.outcome is not Outcome.ON_TIME}
+    assert Outcome.SKIPPED in missed
+    assert rows[0].outcome is Outcome.ON_TIME
+    assert any(row.outcome is Outcome.ON_TIME for row in rows[-20:]), "the link is back and so is the client"
+
+
+@contextlib.contextmanager
+def relay(server_port: int, trace: Path) -> Iterator[int]:
+    """A user-space link to the server that follows ``trace`` from its start; the port of its near end."""
+    ready_read, ready_write = os.pipe()
+    link = ["--link", f"one={trace}@0", "--out", str(trace.parent)]
+    arguments = ["relay", "--target", f"127.0.0.1:{server_port}", *link]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "network_shaping", *arguments, "--ready-fd", str(ready_write)],
+        env=environment(), pass_fds=(ready_write,), stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    os.close(ready_write)
+    try:
+        with os.fdopen(ready_read) as ready:
+            yield json.loads(ready.readline())["links"]["one"]["port"]
+    finally:
+        process.terminate()
+        process.wait(30)

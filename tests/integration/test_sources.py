@@ -72,6 +72,20 @@ async def test_a_feed_plays_a_video_at_its_own_pace_and_starts_again(video: Path
     await feed.close()
 
 
+def test_a_client_faster_than_its_video_does_not_decode_it_again_from_the_start(
+    video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    real = av.open
+    recording = open_recording(str(video))
+    monkeypatch.setattr(av, "open", lambda *args, **kwargs: opened.append(args) or real(*args, **kwargs))
+    assert [shown(recording.read(index)) for index in (3, 3, 4, 4, 4, 5)] == [3, 3, 4, 4, 4, 5]
+    assert opened == []
+    assert shown(recording.read(4)) == 4
+    assert len(opened) == 1
+    recording.close()
+
+
 def test_the_first_frames_in_memory(video: Path) -> None:
     recording = InMemory(open_recording(str(video)), 5)
     assert (recording.length, recording.rate_fps) == (5, 10.0)

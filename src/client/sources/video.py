@@ -29,6 +29,7 @@ class VideoFile:
         stream = self._container.streams.video[0]
         self._frames: Iterator[Any] = self._container.decode(stream)
         self._next = 0
+        self._latest: NDArray[np.uint8] | None = None
         rate = stream.average_rate or stream.guessed_rate
         if not rate:
             self.close()
@@ -40,6 +41,8 @@ class VideoFile:
         """See :meth:`client.sources.recorded.Recording.read`."""
         if self.length is not None and not 0 <= index < self.length:
             raise SourceError(f"source {self.name} has {self.length} frames; there is no frame {index}")
+        if self._latest is not None and index == self._next - 1:
+            return self._latest  # a client faster than the video shows a frame more than once
         if index < self._next:
             self._restart()
         try:
@@ -49,6 +52,7 @@ class VideoFile:
             raise SourceError(f"source {self.name}: {self._path} ends before frame {index}; it is cut short") from None
         except (av.error.FFmpegError, ValueError) as fault:
             raise SourceError(f"source {self.name}: frame {index} of {self._path} cannot be decoded: {fault}") from None
+        self._latest = picture
         return picture
 
     def close(self) -> None:
@@ -78,6 +82,7 @@ class VideoFile:
         self._container = self._open()
         self._frames = self._container.decode(video=0)
         self._next = 0
+        self._latest = None
 
     def _count(self) -> int:
         """Frames, counted in the file's packets: headers are often wrong or silent about it."""
