@@ -23,7 +23,7 @@ class ModelSource:
     Attributes:
         name: model name.
         architecture: ``darknet`` (definition is the text of a ``.cfg``) or ``pth`` (Jellyfish's checkpoint of such a
-            network).
+            network); ``none`` for a source without content, given to an executor that does not look at pixels.
         definition: text that describes the network.
         weights: content of the weights file.
         classes: class names by index.
@@ -88,7 +88,7 @@ class Executor(Protocol):
 
     @property
     def needs_pixels(self) -> bool:
-        """Whether :attr:`FrameInput.image` must be set."""
+        """Whether :attr:`FrameInput.image` must be set, and a :class:`ModelSource` must have weights."""
         ...
 
     def load(self, variant: Variant, source: ModelSource, max_batch: int) -> None:
