@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moonjelly import network
-from moonjelly.adaptation import PlanView, next_variant
+from moonjelly.adaptation import LATENCY_FACTOR, PlanView, next_variant
 from moonjelly.clock import Clock
 from moonjelly.network import FrameSizes, HarmonicMean
 from moonjelly.planning import Client, Device, Plan, Policy, Problem, check
@@ -207,6 +207,8 @@ class SimulatedServer:
         if session.device is None or self.plan is None or not session.promised:
             return 0
         planned = self.plan.assignments[session.device].variant
+        if self._fits(session):
+            return planned
         return next_variant(planned, self._budgets(session), self._infer_ms(session.device))
 
     def _infer_ms(self, device_id: int) -> float:
@@ -217,10 +219,12 @@ class SimulatedServer:
         return profile.latency(assignment.variant, assignment.batch, device.speed)
 
     def _fits(self, session: Session) -> bool:
+        """Whether the planned variant still has the time that the plan promised."""
         if session.device is None or self.plan is None:
             return True
         planned = self.plan.assignments[session.device].variant
-        return self._budgets(session)[planned] >= 2.0 * self._infer_ms(session.device)
+        budget_ms = self._budgets(session, self._input_sizes[planned : planned + 1])[0]
+        return budget_ms >= LATENCY_FACTOR * self._infer_ms(session.device)
 
     def _learn(self, session: Session, frame: Frame) -> None:
         session.rtt_ms = frame.rtt_ms or session.rtt_ms
@@ -233,11 +237,11 @@ class SimulatedServer:
             session.sizes, self._input_sizes[frame.variant], frame.quality, frame.size_bytes
         )
 
-    def _budgets(self, session: Session) -> tuple[float, ...]:
+    def _budgets(self, session: Session, input_sizes: tuple[int, ...] | None = None) -> tuple[float, ...]:
         return network.budgets(
             session.spec.slo_ms,
             session.spec.fps,
-            session.sizes.of_variants(self._input_sizes),
+            session.sizes.of_variants(self._input_sizes if input_sizes is None else input_sizes),
             session.bandwidth_bps,
             session.rtt_ms,
             self.overhead_ms,

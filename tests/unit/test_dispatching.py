@@ -192,3 +192,33 @@ def test_slackfit_turns_slack_into_accuracy() -> None:
     assert isinstance(hurried, Run)
     assert isinstance(relaxed, Run)
     assert (hurried.variant, relaxed.variant) == (0, 1)
+
+
+class TestFallbacks:
+    profile = profile((4.0, 5.0, 6.0, 7.0), (10.0, 12.5, 15.0, 17.5), (20.0, 25.0, 30.0, 35.0))
+    plan = DevicePlan.of(profile, 2, 2, resident=(0, 1, 2))
+
+    def run(self, *deadlines_ms: float, plan: DevicePlan | None = None) -> Run:
+        decision = dispatching.create().decide(0, queue(*deadlines_ms), plan or self.plan, None)
+        assert isinstance(decision, Run)
+        return decision
+
+    def test_only_faster_loaded_variants_count_the_most_accurate_first(self) -> None:
+        assert self.plan.fallbacks == (1, 0)
+        assert DevicePlan.of(self.profile, 1, 1, resident=(0, 2)).fallbacks == (0,)
+        assert DevicePlan.of(self.profile, 1, 1).fallbacks == ()
+
+    def test_a_delayed_frame_is_answered_by_the_largest_variant_that_can(self) -> None:
+        assert self.run(21).variant == 2
+        assert self.run(19).variant == 1
+        assert self.run(9).variant == 0
+
+    def test_only_the_hurried_get_the_smaller_variant(self) -> None:
+        decision = self.run(11, 80, 80, 80)
+        assert (decision.variant, keys(decision)) == (1, [0])
+
+    def test_without_fallbacks_it_is_dropped(self) -> None:
+        alone = DevicePlan.of(self.profile, 2, 2)
+        decision = dispatching.create().decide(0, queue(19), alone, None)
+        assert isinstance(decision, Drop)
+        assert decision.reason == "cannot finish in time: it needs 20.0 ms even alone"
