@@ -88,6 +88,11 @@ class TbfShaper:
         self._claim.note(gso_max_segs=segments)
         try:
             self._interface.set_gso_max_segs(1)
+        except ShapingError:
+            self._claim.release()  # nothing was changed
+            self._interface.close()
+            raise
+        try:
             rates = [link.trace.rate_bps(0.0) for link in self._links]
             self._interface.build(rates, [link.matches for link in self._links])
         except BaseException:

@@ -265,7 +265,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(pair: Pair, arguments: list[st
 
 
 def test_without_the_right_to_shape(pair: Pair) -> None:
-    """Root in a user namespace of its own may not touch this interface."""
     command = ["setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin"]
     done = subprocess.run(
         pair.inside(
@@ -281,3 +280,4 @@ def test_without_the_right_to_shape(pair: Pair) -> None:
     assert done.returncode == 1
     assert "needs root or CAP_NET_ADMIN" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+    assert not owner_files()
