@@ -66,7 +66,7 @@ class Camera:
 
 def draw_camera(random: np.random.Generator, width: int, height: int, half_road_m: float) -> Camera:
     """A plausible camera for a road of half width ``half_road_m``: on a mast beside it or a bridge above it."""
-    focal = width * float(random.uniform(0.8, 1.25))
+    focal = width * float(random.uniform(0.9, 1.4))
     horizon = height * float(random.uniform(0.12, 0.32))
     # The nearest visible ground is about 12 to 20 m away, so that nothing fills the whole picture.
     nearest_m = float(random.uniform(12.0, 20.0))

@@ -1,0 +1,160 @@
+"""``moonjelly zoo``: train our own zoo; list, show and verify any."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from moonjelly.errors import ZooError
+from moonjelly.profiles import Profile
+from moonjelly.repository import Zoo, load_zoo, zoo_names
+from moonjelly.training.store import Progress as TaskProgress
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, list, show and verify model zoos.")
+
+PROFILE_BATCHES = 120
+"""Runs per (variant, batch) of the profile that a training ends with."""
+PROFILE_LIMIT_S = 3.0
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Directory of the zoo; a training that was stopped there goes on.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of scenes, first weights and batches.")] = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Hardly train: a minute, to try the tools.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at a time, of one thread each.")] = 2,
+    profile: Annotated[bool, typer.Option(help="Measure latencies on this machine at the end.")] = True,
+) -> None:
+    """Train the 'synthetic' zoo on generated traffic scenes: about 20 minutes on two cores.
+
+    Ctrl-C keeps what is done: the same command goes on from there. The same seed gives the same weights on the same
+    build of torch and kind of processor.
+    """
+    from moonjelly.training.zoo import train_zoo, variant_name
+
+    console = Console()
+    with _Display(console) as display:
+        chosen = train_zoo(out, seed=seed, quick=quick, jobs=jobs, report=display.show)
+    if profile:
+        _profile(console, out, quick)
+    table = Table(title=f"{out}: {len(chosen)} variants", title_justify="left")
+    for heading in ("variant", "input", "million multiply-adds", "AP50", "AP", "F1"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for one in chosen:
+        costs = (str(one.input_size), f"{one.multiply_adds / 1e6:.1f}")
+        table.add_row(variant_name(one), *costs, f"{one.ap50:.3f}", f"{one.ap:.3f}", f"{one.f1:.3f}")
+    console.print(table)
+
+
+@app.command("list")
+def list_zoos() -> None:
+    """List the zoos of this clone."""
+    table = Table()
+    for heading in ("zoo", "variants", "classes", "profiles"):
+        table.add_column(heading, justify="right" if heading in ("variants", "classes") else "left")
+    for name in zoo_names():
+        zoo = load_zoo(name)
+        table.add_row(name, str(len(zoo.variants)), str(len(zoo.classes)), ", ".join(zoo.kinds()) or "none")
+    Console().print(table)
+
+
+@app.command()
+def show(
+    zoo: Annotated[str, typer.Argument(help="Name or directory.")],
+    kind: Annotated[str | None, typer.Option(help="Device kind. [default: the first that there is]")] = None,
+) -> None:
+    """Show a zoo's variants with their accuracy and latency on one kind of device."""
+    found = load_zoo(zoo)
+    kinds = found.kinds()
+    chosen = kind or next(iter(kinds), None)
+    Console().print(_variants(found, found.profile(chosen) if chosen else None))
+
+
+@app.command()
+def verify(zoo: Annotated[str, typer.Argument(help="Name or directory.")]) -> None:
+    """Read every definition, weights file and profile of a zoo, and build every network."""
+    from moonjelly.models.cfg import parse_cfg
+    from moonjelly.models.weights import decode_weights
+
+    found = load_zoo(zoo)
+    found.verify()
+    for model in found.entries:
+        source = found.source(model)
+        if source.architecture == "darknet":
+            config = parse_cfg(source.definition)
+            decode_weights(config, source.weights)
+            _check_sizes(found, model, config.stride, config.class_count)
+    Console().print(f"zoo '{found.name}' is whole: {len(found.variants)} variants, profiles of {_kinds(found)}")
+
+
+def _check_sizes(zoo: Zoo, model: str, stride: int, classes: int) -> None:
+    if classes != len(zoo.classes):
+        raise ZooError(f"model '{model}' tells {classes} classes apart, zoo '{zoo.name}' names {len(zoo.classes)}")
+    for variant in zoo.variants:
+        if variant.model == model and variant.input_size % stride:
+            raise ZooError(f"variant '{variant.name}' has input size {variant.input_size}; '{model}' needs {stride} n")
+
+
+def _kinds(zoo: Zoo) -> str:
+    return ", ".join(zoo.kinds()) or "no device kind"
+
+
+def _variants(zoo: Zoo, profile: Profile | None) -> Table:
+    title = f"zoo '{zoo.name}'" + (f", p99 on '{profile.device_kind}'" if profile else ", no profile")
+    table = Table(title=title, title_justify="left")
+    for heading in ("variant", "input", "precision", "accuracy", "ms at batch 1"):
+        table.add_column(heading, justify="left" if heading == "variant" else "right")
+    for index, variant in enumerate(zoo.variants):
+        measured = (f"{profile.accuracy[index]:.3f}", f"{profile.latency(index, 1):.2f}") if profile else ("-", "-")
+        table.add_row(variant.name, str(variant.input_size), variant.precision, *measured)
+    return table
+
+
+def _profile(console: Console, zoo: Path, quick: bool) -> None:
+    from server.profiler import ProfilerOptions, run_profile
+
+    console.print("measuring latencies on this machine", soft_wrap=True)
+    options = ProfilerOptions(
+        zoo=str(zoo),
+        out=zoo,
+        num_gpus=1,
+        max_batch=4 if quick else 12,
+        num_batches=20 if quick else PROFILE_BATCHES,
+        limit_s=PROFILE_LIMIT_S,
+        clock="cpu",
+        accuracy=zoo / "accuracy.txt",
+    )
+    run_profile(options, lambda progress: None, lambda: False)
+
+
+class _Display:
+    """A bar per task on a terminal; elsewhere a line per finished quarter."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
+        self._bars = Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
+        self._tasks: dict[str, TaskID] = {}
+        self._quarters: dict[str, int] = {}
+
+    def __enter__(self) -> _Display:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *fault: object) -> None:
+        self._bars.stop()
+
+    def show(self, task: str, progress: TaskProgress) -> None:
+        doing = progress.doing if progress.loss is None else f"{progress.doing}, loss {progress.loss:.2f}"
+        if task not in self._tasks:
+            self._tasks[task] = self._bars.add_task(doing, total=progress.total)
+        self._bars.update(self._tasks[task], description=doing, completed=progress.done, total=progress.total)
+        quarter = 4 * progress.done // progress.total
+        if not self._console.is_terminal and self._quarters.get(progress.doing) != quarter:
+            self._console.print(f"{25 * quarter:3d} %  {doing}")
+        self._quarters[progress.doing] = quarter

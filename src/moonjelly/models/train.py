@@ -1,0 +1,160 @@
+"""Training steps of a detector: optimiser, learning-rate schedule, averaged weights, and a state that can be saved.
+
+Everything that training depends on is in the state and the arguments: the same start, batches and number of threads
+give the same weights on the same build of torch, also when training was interrupted in between.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from moonjelly.errors import ModelError
+from moonjelly.models.darknet import DarknetNetwork
+from moonjelly.models.definition import NetworkConfig
+from moonjelly.models.loss import LossTerms, Targets, detection_loss
+
+WARM_UP = 0.05
+"""Share of the steps in which the learning rate rises."""
+LAST_RATE = 0.02
+"""Share of the learning rate that is left at the end."""
+MAX_GRADIENT_NORM = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainOptions:
+    """How to train.
+
+    Attributes:
+        steps: batches in all.
+        learning_rate: at its highest.
+        weight_decay: of convolution kernels.
+        average: decay of the averaged weights per step; lower at the start.
+    """
+
+    steps: int
+    learning_rate: float = 4e-3
+    weight_decay: float = 1e-4
+    average: float = 0.998
+
+
+class DetectorTrainer:
+    """Trains one network step by step.
+
+    Args:
+        network: in training mode; changed in place.
+        options: how.
+    """
+
+    def __init__(self, network: DarknetNetwork, options: TrainOptions) -> None:
+        self.network = network.train()
+        self.options = options
+        self.step = 0
+        kernels = [value for value in network.parameters() if value.ndim > 1]
+        others = [value for value in network.parameters() if value.ndim <= 1]
+        groups = [{"params": kernels, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self._optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-8)
+        self._average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    def train_step(self, images: Tensor, targets: Targets) -> LossTerms:
+        """Learn from one batch.
+
+        Args:
+            images: ``(b, 3, s, s)`` float32 RGB in [0, 1].
+            targets: its truth.
+
+        Raises:
+            ModelError: the loss is not finite.
+        """
+        for group in self._optimiser.param_groups:
+            group["lr"] = self.options.learning_rate * rate_share(self.step, self.options.steps)
+        self._optimiser.zero_grad(set_to_none=True)
+        terms = detection_loss(self.network.config.heads, self.network.heads(images), targets)
+        if not math.isfinite(float(terms.total.detach())):
+            raise ModelError(f"training diverged at step {self.step}: the loss is {float(terms.total.detach())}")
+        terms.total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        self._optimiser.step()
+        self.step += 1
+        self._follow()
+        return terms
+
+    def averaged(self) -> DarknetNetwork:
+        """A copy of the network with the averaged weights, in evaluation mode."""
+        copy = DarknetNetwork(self.network.config, self._epsilon())
+        copy.load_state_dict(self._average)
+        return copy.eval()
+
+    def save(self) -> bytes:
+        """The whole state, as an uncompressed ``.npz`` file without pickled objects."""
+        arrays = {"step": np.asarray(self.step)}
+        for prefix, tensors in (("network", self.network.state_dict()), ("average", self._average)):
+            arrays.update({f"{prefix}/{name}": value.detach().numpy() for name, value in tensors.items()})
+        for number, state in self._optimiser.state_dict()["state"].items():
+            arrays.update({f"optimiser/{number}/{name}": value.numpy() for name, value in state.items()})
+        file = io.BytesIO()
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        return file.getvalue()
+
+    def restore(self, data: bytes) -> None:
+        """Continue from what :meth:`save` returned for the same network and options.
+
+        Raises:
+            ModelError: it is of another network, or not readable.
+        """
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                arrays = dict(file)
+            self.network.load_state_dict(_part(arrays, "network"))
+            self._average = _part(arrays, "average")
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in _part(arrays, "optimiser").items():
+                number, _, field = name.partition("/")
+                state.setdefault(int(number), {})[field] = value
+            self._optimiser.load_state_dict({**self._optimiser.state_dict(), "state": state})
+            self.step = int(arrays["step"])
+        except (KeyError, ValueError, OSError, RuntimeError) as fault:
+            raise ModelError(f"the saved training state does not belong to this network: {fault}") from fault
+
+    def _follow(self) -> None:
+        decay = min(self.options.average, (1.0 + self.step) / (10.0 + self.step))
+        with torch.no_grad():
+            for name, value in self.network.state_dict().items():
+                kept = self._average[name]
+                if value.dtype.is_floating_point:
+                    kept.lerp_(value, 1.0 - decay)
+                else:
+                    kept.copy_(value)
+
+    def _epsilon(self) -> float:
+        norms = [block.norm.eps for block in self.network.blocks() if block.norm is not None]
+        return norms[0] if norms else 1e-6
+
+
+def rate_share(step: int, steps: int) -> float:
+    """Learning rate at ``step`` as a share of its highest: a linear rise, then half a cosine."""
+    rise = max(1.0, WARM_UP * steps)
+    if step < rise:
+        return (step + 1) / rise
+    done = min(1.0, (step - rise) / max(1.0, steps - rise))
+    return LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def count_parameters(config: NetworkConfig) -> int:
+    """Trained numbers of a network: kernels, scales and biases."""
+    return sum(value.numel() for value in DarknetNetwork(config).parameters())
+
+
+def _part(arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> dict[str, Tensor]:
+    return {
+        name[len(prefix) + 1 :]: torch.from_numpy(value.copy())
+        for name, value in arrays.items()
+        if name.startswith(f"{prefix}/")
+    }

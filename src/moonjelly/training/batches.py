@@ -1,0 +1,89 @@
+"""Batches to learn from, varied by chance.
+
+A batch is drawn by its number alone (seed, step), so a training that was interrupted goes on with exactly the batches
+that it would have seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import simplejpeg
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moonjelly.models.loss import Targets
+from moonjelly.training.samples import Sample
+
+CROPPED = 0.5
+"""Share of the samples that are cropped."""
+SMALLEST_CROP = 0.7
+SMOOTHED = 0.75
+"""Share of the samples that are shrunk by averaging, as our client does; the others by interpolation alone."""
+RECOLOURED = 0.6
+"""Share of the samples whose brightness and tint are changed."""
+
+
+def draw_batch(
+    samples: Sequence[Sample], seed: int, step: int, batch: int, sizes: Sequence[int]
+) -> tuple[Tensor, Targets]:
+    """The batch of training step ``step``: varied samples at one of the input ``sizes``.
+
+    Returns:
+        ``(b, 3, s, s)`` float32 RGB in [0, 1], and its truth.
+    """
+    size = sizes[int(np.random.default_rng((seed, 1, step)).integers(len(sizes)))]
+    varied = [_vary(samples, np.random.default_rng((seed, 2, step, number)), size) for number in range(batch)]
+    images = torch.from_numpy(np.stack([picture for picture, _, _, _ in varied]))
+    pictures = np.repeat(np.arange(batch), [len(classes) for _, _, classes, _ in varied])
+    corners = np.concatenate([boxes for _, boxes, _, _ in varied])
+    boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
+    targets = Targets(
+        pictures=torch.from_numpy(pictures.astype(np.int64)),
+        classes=torch.from_numpy(np.concatenate([classes for _, _, classes, _ in varied]).astype(np.int64)),
+        boxes=torch.from_numpy(boxes.astype(np.float32)),
+        ignored=torch.from_numpy(np.concatenate([ignored for _, _, _, ignored in varied])),
+    )
+    return images.permute(0, 3, 1, 2).contiguous().float().div_(255.0), targets
+
+
+def _vary(
+    samples: Sequence[Sample], random: np.random.Generator, size: int
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
+    """A sample mirrored, cropped and recoloured by chance, as ``(size, size, 3)`` with its boxes."""
+    sample = samples[int(random.integers(len(samples)))]
+    picture = simplejpeg.decode_jpeg(sample.jpeg, "RGB", min_height=size, min_width=size, min_factor=2)
+    boxes, classes, ignored = sample.boxes, sample.classes, sample.ignored
+    if random.random() < CROPPED:
+        picture, boxes, cut = _crop(random, picture, boxes)
+        inside = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+        boxes, classes, ignored = boxes[inside], classes[inside], (ignored | cut)[inside]
+    how = cv2.INTER_AREA if random.random() < SMOOTHED else cv2.INTER_LINEAR
+    picture = np.asarray(cv2.resize(picture, (size, size), interpolation=how), np.uint8)
+    if random.random() < 0.5:
+        picture, boxes = picture[:, ::-1], boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (1, 0, 1, 0)
+    if random.random() < RECOLOURED:
+        gain = random.uniform(0.75, 1.3) * random.uniform(0.93, 1.07, 3)
+        levels = np.clip(np.arange(256)[:, None] * gain + random.uniform(-12.0, 12.0), 0, 255).astype(np.uint8)
+        picture = np.stack([levels[picture[:, :, channel], channel] for channel in range(3)], axis=2)
+    return np.ascontiguousarray(picture), boxes.astype(np.float32), classes, ignored
+
+
+def _crop(
+    random: np.random.Generator, picture: NDArray[np.uint8], boxes: NDArray[np.float32]
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]:
+    """A part of a picture, the boxes in it, and which of them lost more than half."""
+    height, width = picture.shape[:2]
+    share = random.uniform(SMALLEST_CROP, 1.0)
+    rows, columns = int(height * share), int(width * share)
+    top, left = int(random.integers(height - rows + 1)), int(random.integers(width - columns + 1))
+    shift = np.asarray([left / width, top / height] * 2, np.float32)
+    scale = np.asarray([width / columns, height / rows] * 2, np.float32)
+    whole = (boxes - shift) * scale
+    kept = np.clip(whole, 0.0, 1.0)
+    before = np.prod(whole[:, 2:] - whole[:, :2], axis=1)
+    after = np.prod(np.maximum(kept[:, 2:] - kept[:, :2], 0.0), axis=1)
+    return picture[top : top + rows, left : left + columns], kept, after < 0.5 * before

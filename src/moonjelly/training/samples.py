@@ -1,0 +1,78 @@
+"""Pictures to learn from: frames of many scenes, kept as JPEG, with what is asked for in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from moonjelly.scenes import FrameLabels, Scene, SceneOptions
+
+KEPT_QUALITY = 90
+MIN_VISIBLE = 0.5
+"""Objects that show less are not asked for."""
+MIN_SIDE = 0.0375
+"""Objects whose larger side is less than this share of the frame's width are not asked for (24 pixels of 640)."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sample:
+    """A picture and its truth.
+
+    Attributes:
+        jpeg: the frame.
+        boxes: ``(n, 4)`` float32, ``x1 y1 x2 y2`` as fractions.
+        classes: ``(n,)`` int32.
+        ignored: ``(n,)`` bool, not asked for.
+    """
+
+    jpeg: bytes
+    boxes: NDArray[np.float32]
+    classes: NDArray[np.int32]
+    ignored: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleOptions:
+    """Which frames to draw.
+
+    Attributes:
+        first_seed: of the first scene.
+        scenes: how many, with consecutive seeds.
+        frames: of each scene.
+        apart_s: seconds between frames.
+    """
+
+    first_seed: int
+    scenes: int
+    frames: int
+    apart_s: float = 4.1
+
+
+def draw_samples(options: SampleOptions, progress: Callable[[int, int], None] | None = None) -> list[Sample]:
+    """Draw the frames of several scenes.
+
+    Args:
+        options: which.
+        progress: called with scenes done and scenes in all.
+    """
+    samples: list[Sample] = []
+    for number in range(options.scenes):
+        scene = Scene(options.first_seed + number, SceneOptions())
+        step = round(options.apart_s * scene.options.fps)
+        samples += [make_sample(*scene.frame(index * step)) for index in range(options.frames)]
+        if progress is not None:
+            progress(number + 1, options.scenes)
+    return samples
+
+
+def make_sample(picture: NDArray[np.uint8], labels: FrameLabels) -> Sample:
+    """Encode a frame and settle what is asked for in it."""
+    jpeg = simplejpeg.encode_jpeg(picture, KEPT_QUALITY, "RGB", "420")
+    height, width = picture.shape[:2]
+    sides = (labels.boxes[:, 2:] - labels.boxes[:, :2]) * (1.0, height / width)
+    ignored = np.asarray((labels.visible < MIN_VISIBLE) | (sides.max(axis=1, initial=0.0) < MIN_SIDE))
+    return Sample(jpeg, labels.boxes, labels.classes, ignored)
