@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import datetime
 import json
 import os
 import re
@@ -12,6 +13,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from moonjelly.telemetry import FrameRow, read_rows
 from moonjelly.types import Outcome
@@ -115,6 +121,49 @@ def _wait_for_on_time(log: Path, count: int) -> None:
     while _on_time(log) < count:
         assert time.monotonic() < deadline, f"never: {count} frames on time in {log}"
         time.sleep(0.02)
+
+
+def test_tls_and_an_access_token(tmp_path: Path) -> None:
+    key, certificate = certificate_of(tmp_path)
+    secure = ("--tls-cert", str(certificate), "--tls-key", str(key), "--token", "sesame")
+    with running_server(tmp_path, *secure) as server:
+        base = ("--server", f"localhost:{server.port}", "--fps", "10", "--seconds", "1", "--slo-ms", "2000")
+        trusted = ("--root-certificates", str(certificate))
+        good = client(*base, *trusted, "--token", "sesame", "--out", str(tmp_path / "good"))
+        assert good.returncode == 0, good.stderr
+        assert " of 10 frames on time" in good.stdout
+        assert not good.stdout.startswith("client-0: 0 of")
+        wrong = client(*base, *trusted, "--token", "open", "--out", str(tmp_path / "wrong"))
+        assert wrong.returncode == 1
+        assert "token" in wrong.stderr
+        plain = client(*base, "--token", "sesame", "--register-timeout-s", "1", "--out", str(tmp_path / "plain"))
+        assert plain.returncode == 1
+        assert f"no server answered at localhost:{server.port}" in plain.stderr
+
+
+def certificate_of(directory: Path) -> tuple[Path, Path]:
+    """A self-signed certificate for localhost: key file and certificate file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.timezone.utc)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    key_file, certificate_file = directory / "key.pem", directory / "certificate.pem"
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    return key_file, certificate_file
 
 
 def test_an_outage_of_the_link_costs_its_frames_and_nothing_more(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from client.records import JsonArrayFile
 from moonjelly.rpc import serving_pb2 as pb
 from moonjelly.telemetry import FpsRow, FrameRow, read_rows
 from moonjelly.types import Outcome
+from tests.support.rtsp import rtsp_camera
 from tests.support.serving import environment
 from tests.support.stub_server import StubServer, stub_server
 
@@ -205,6 +206,41 @@ async def test_a_recording_without_loop_ends_by_itself(server: StubServer, tmp_p
     assert " of 21 frames on time" in output
     rows = list(read_rows(tmp_path / "frame_stats.csv", FrameRow))
     assert sorted(row.source_frame for row in rows if row.source_frame is not None) == list(range(21))
+
+
+async def test_an_rtsp_camera_is_streamed_and_its_frames_counted(server: StubServer, tmp_path: Path) -> None:
+    with rtsp_camera() as (_, url):
+        status, _, errors = await run(
+            *at(server), "--source", url, "--fps", "10", "--seconds", "1.5", "--slo-ms", "2000",
+            *("--buffer", "drop-oldest", "--out", str(tmp_path)),
+        )  # fmt: skip
+    assert (status, errors) == (0, "")
+    rows = list(read_rows(tmp_path / "frame_stats.csv", FrameRow))
+    assert len(rows) == 15, "the nominal rate counts, not what the camera delivers"
+    on_time = [row for row in rows if row.outcome is Outcome.ON_TIME]
+    assert on_time
+    shown = [row.source_frame for row in on_time]
+    assert len(set(shown)) == len(shown), "no frame twice"
+
+
+async def test_pre_encoded_needs_a_recording(server: StubServer, tmp_path: Path) -> None:
+    status, _, errors = await run(*at(server), "--source", "rtsp://127.0.0.1:9/x", "--pre-encoded", "5")
+    assert status == 2
+    assert errors == "client: pre_encoded = 5: rtsp://127.0.0.1:9/x is live; it needs a recording\n"
+
+
+async def test_the_script_takes_variables_and_runs_from_anywhere(
+    server: StubServer, tmp_path: Path, root: Path
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        str(root / "src" / "client" / "run.sh"),
+        *("--seconds", "0.5"),
+        cwd=tmp_path,
+        env={**os.environ, "server_port": str(server.port), "slo": "2000", "fps": "10", "out": str(tmp_path)},
+    )
+    assert await asyncio.wait_for(process.wait(), 60) == 0
+    rows = list(read_rows(tmp_path / "logs" / "client" / "host_0" / "frame_stats.csv", FrameRow))
+    assert [row.slo_ms for row in rows] == [2000.0] * 5
 
 
 async def test_pre_encoded_frames_are_encoded_once(server: StubServer, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from client.sources.recorded import InMemory
 from moonjelly.errors import ConfigError, SourceError
 from moonjelly.scenes import Scene, SceneOptions
 from moonjelly.sdk.backoff import Backoff
+from tests.support.rtsp import rtsp_camera
 
 FRAMES = 20
 
@@ -261,3 +262,20 @@ def test_a_camera_that_cannot_be_opened_the_first_time_is_an_error() -> None:
         open_live("http://127.0.0.1:9/", BufferStrategy.LATEST)
     with pytest.raises(SourceError, match="source /dev/video99 cannot be opened"):
         open_live("/dev/video99", BufferStrategy.LATEST)
+
+
+def test_an_rtsp_camera_and_its_return_after_a_hang_up() -> None:
+    with rtsp_camera() as (one, url):
+        source = LiveSource(url, BufferStrategy.DROP_OLDEST, backoff=QUICK)
+        pictures = [source.take(10.0) for _ in range(5)]
+        assert all(picture is not None for picture in pictures)
+        indices = [picture.index for picture in pictures if picture is not None]
+        assert indices == sorted(set(indices))
+        assert {picture.rgb.shape for picture in pictures if picture is not None} == {(48, 64, 3)}
+        one.hang_up.set()
+        wait_for(lambda: source.statistics.reconnects > 0, "the loss is noticed")
+        one.hang_up.clear()
+        before, sessions = source.statistics.received, one.sessions
+        wait_for(lambda: source.statistics.received > before and one.sessions > 1, "it shows again")
+        assert sessions >= 1
+        source.close()
