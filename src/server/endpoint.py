@@ -34,6 +34,8 @@ itself was sent, so that no measurement sees the wait."""
 HELLO_PATIENCE_S = 10.0
 _MAX_BATCHED = 256
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # the stubs lack it
+_BROKEN = (grpc.aio.BaseError, grpc.RpcError)
+"""What reading and writing raise when the client has gone."""
 _log = logging.getLogger(__name__)
 
 Emit = Callable[[ev.Event], None]
@@ -105,6 +107,7 @@ class Endpoint:
         self._outboxes: dict[int, Outbox] = {}
         self._last_stream = 0
         self._emptied = asyncio.Event()
+        self._writers: set[asyncio.Task[None]] = set()
 
     def send(self, stream: int, item: ev.Item) -> None:
         """Write ``item`` as soon as possible; a stream that has ended is no error."""
@@ -144,6 +147,8 @@ class Endpoint:
         outbox = self._outboxes[stream] = Outbox()
         reader = asyncio.ensure_future(self._read(stream, context))
         writer = asyncio.ensure_future(self._write(outbox, context))
+        self._writers.add(writer)
+        writer.add_done_callback(self._writers.discard)
         try:
             await asyncio.wait((writer, outbox.overrun), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -151,6 +156,7 @@ class Endpoint:
             if not self._outboxes:
                 self._emptied.set()
             reader.cancel()
+            outbox.end()  # the writer ends by itself: what it has begun to write cannot be taken back
             self._emit(ev.StreamClosed(stream))
         if writer.done():
             return
@@ -169,6 +175,8 @@ class Endpoint:
         """Events of one stream, until the client half-closes it or it breaks."""
         try:
             first = await asyncio.wait_for(context.read(), HELLO_PATIENCE_S)
+            if stream not in self._outboxes:
+                return  # it was closed meanwhile: wait_for hands over a result that came with the cancellation
             if first is not _EOF:
                 self._hello(stream, first)
                 await self._read_on(stream, context.read)
@@ -179,7 +187,7 @@ class Endpoint:
         except MoonjellyError as fault:
             self._emit(ev.MessageRefused(stream, fault.wire_code, str(fault)))
             return
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.RpcError):
+        except _BROKEN:
             _log.debug("stream %d broke while reading", stream)
         self._emit(ev.InputEnded(stream))
 
@@ -209,7 +217,7 @@ class Endpoint:
         try:
             while items := await take():
                 await write(convert.server_to_wire(gather(items), ServerInstant(now())))
-        except (grpc.aio.AioRpcError, grpc.aio.UsageError, grpc.RpcError) as fault:
+        except _BROKEN as fault:
             _log.debug("a stream broke while writing: %s", fault)
 
 

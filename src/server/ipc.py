@@ -294,6 +294,11 @@ class ConfigureLogs:
 
 
 @dataclass(frozen=True, slots=True)
+class LogsReady:
+    """The files are open."""
+
+
+@dataclass(frozen=True, slots=True)
 class LogRows:
     """Rows to append, by kind."""
 
@@ -321,6 +326,7 @@ Message = (
     | Measuring
     | Measured
     | ConfigureLogs
+    | LogsReady
     | LogRows
 )
 

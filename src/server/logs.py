@@ -11,14 +11,14 @@ import asyncio
 import logging
 import signal
 import sys
-from collections import deque
 from pathlib import Path
 from typing import Any
 
+from moonjelly.errors import ConfigError
 from moonjelly.telemetry import CsvLog, DispatchRow, PlanRow, ServerFrameRow
 from server import ipc
 from server.channel import Channel, inherited
-from server.child import Child, start
+from server.processes import ProcessLink
 
 _log = logging.getLogger(__name__)
 FILES: dict[type[Any], str] = {
@@ -28,7 +28,8 @@ FILES: dict[type[Any], str] = {
 }
 _GATHER_S = 0.1
 _ROWS_PER_MESSAGE = 500
-_MAX_WAITING = 200_000
+_MAX_BACKLOG = 400
+"""Messages that may wait for the writer."""
 _PATIENCE_S = 30.0
 
 Row = ServerFrameRow | PlanRow | DispatchRow
@@ -41,18 +42,28 @@ class LogWriter:
         directory: of the files; made when missing.
 
     Raises:
-        OSError: it cannot be made.
+        ConfigError: it cannot be made.
     """
 
     def __init__(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            raise ConfigError(f"logs cannot go to {directory}: {fault}; choose another place with --out") from fault
         self._loop = asyncio.get_running_loop()
-        self._rows: deque[Row] = deque()
+        self._rows: list[Row] = []
         self._timer: asyncio.TimerHandle | None = None
         self._lost = 0
-        self._child: Child = start("server.logs")
-        self._child.channel.set_blocking(False)
-        self._child.channel.send(ipc.ConfigureLogs(str(directory)))
+        self._alive = True
+        self._link = ProcessLink("server.logs", ipc.ConfigureLogs(str(directory)), (), _ignore, self._died)
+
+    async def ready(self) -> None:
+        """Wait until the files are open.
+
+        Raises:
+            StartError: they cannot be.
+        """
+        await self._link.ready()
 
     def write(self, row: Row) -> None:
         """Take one row; written within a tenth of a second."""
@@ -64,42 +75,36 @@ class LogWriter:
         """Write what is left and wait until it is on disk."""
         if self._timer is not None:
             self._timer.cancel()
-        self._child.channel.set_blocking(True)
-        while self._rows and self._send():
-            pass
-        await asyncio.to_thread(self._child.stop, _PATIENCE_S)
+        self._flush()
+        await self._link.sent()
+        await self._link.stop(_PATIENCE_S)
         if self._lost:
             _log.error("%d rows of telemetry were lost: the disk did not keep up", self._lost)
 
     def _flush(self) -> None:
         self._timer = None
-        while self._rows and self._send():
-            pass
-        while len(self._rows) > _MAX_WAITING:
-            self._rows.popleft()
-            self._lost += 1
-        if self._rows:
-            self._timer = self._loop.call_later(_GATHER_S, self._flush)
+        rows, self._rows = self._rows, []
+        if self._link.backlog >= _MAX_BACKLOG or not self._alive:
+            self._lost += len(rows)
+            return
+        for first in range(0, len(rows), _ROWS_PER_MESSAGE):
+            self._link.send(_message(rows[first : first + _ROWS_PER_MESSAGE]))
 
-    def _send(self) -> bool:
-        """Pass on one message's worth of rows; false when the writer has to catch up first."""
-        count = min(len(self._rows), _ROWS_PER_MESSAGE)
-        chunk = [self._rows[index] for index in range(count)]
-        message = ipc.LogRows(
-            frames=tuple(row for row in chunk if isinstance(row, ServerFrameRow)),
-            plans=tuple(row for row in chunk if isinstance(row, PlanRow)),
-            dispatches=tuple(row for row in chunk if isinstance(row, DispatchRow)),
-        )
-        try:
-            sent = self._child.channel.send(message)
-        except EOFError:
-            _log.error("the process that writes telemetry has died; %d rows are lost", len(self._rows))
-            self._rows.clear()
-            return False
-        if sent:
-            for _ in range(count):
-                self._rows.popleft()
-        return sent
+    def _died(self, reason: str) -> None:
+        _log.error("the process that writes telemetry died (%s); no more rows are written", reason)
+        self._alive = False
+
+
+def _message(rows: list[Row]) -> ipc.LogRows:
+    return ipc.LogRows(
+        frames=tuple(row for row in rows if isinstance(row, ServerFrameRow)),
+        plans=tuple(row for row in rows if isinstance(row, PlanRow)),
+        dispatches=tuple(row for row in rows if isinstance(row, DispatchRow)),
+    )
+
+
+def _ignore(message: ipc.Message) -> None:
+    """The writer says nothing after that it is ready."""
 
 
 def main() -> None:
@@ -109,7 +114,12 @@ def main() -> None:
     channel = inherited()
     configure = channel.receive()
     assert isinstance(configure, ipc.ConfigureLogs)
-    logs = {kind: CsvLog(Path(configure.directory) / name, kind) for kind, name in FILES.items()}
+    try:
+        logs = {kind: CsvLog(Path(configure.directory) / name, kind) for kind, name in FILES.items()}
+    except OSError as fault:
+        channel.send(ipc.Refused(f"logs cannot go to {configure.directory}: {fault}", ConfigError.exit_code))
+        return
+    channel.send(ipc.LogsReady())
     try:
         write_rows(channel, logs)
     except OSError as fault:

@@ -52,6 +52,7 @@ class ProcessLink:
         self._on_message = on_message
         self._on_death = on_death
         self._waiting: deque[ipc.Message] = deque()
+        self._drained = asyncio.Event()
         self._ready: asyncio.Future[ipc.Message] = self._loop.create_future()
         self._child = child.start(module, pass_fds)
         self._child.channel.set_blocking(False)
@@ -91,11 +92,22 @@ class ProcessLink:
         if self._alive:
             self._child.process.kill()
 
-    async def stop(self) -> None:
+    @property
+    def backlog(self) -> int:
+        """Messages that the child has not taken yet."""
+        return len(self._waiting)
+
+    async def sent(self) -> None:
+        """Wait until the child has taken everything, or died."""
+        self._drained.clear()
+        if self._waiting and self._alive:
+            await self._drained.wait()
+
+    async def stop(self, patience_s: float = STOP_PATIENCE_S) -> None:
         """Ask it to end, and make sure that it does."""
         if self._alive:
             self._detach()
-            await asyncio.to_thread(self._child.stop, STOP_PATIENCE_S)
+            await asyncio.to_thread(self._child.stop, patience_s)
 
     def _readable(self) -> None:
         """One message per call: the loop calls again while there are more, and nothing due in between is held up."""
@@ -119,6 +131,7 @@ class ProcessLink:
             self._waiting.clear()
         if not self._waiting:
             self._loop.remove_writer(self._child.channel.fileno())
+            self._drained.set()
 
     def _died(self) -> None:
         self._detach()
@@ -132,6 +145,7 @@ class ProcessLink:
 
     def _detach(self) -> None:
         self._alive = False
+        self._drained.set()
         self._loop.remove_reader(self._child.channel.fileno())
         if self._waiting:
             self._loop.remove_writer(self._child.channel.fileno())
@@ -257,6 +271,7 @@ class PlannerLink:
         self._configure = configure
         self._on_reply = on_reply
         self._on_lost = on_lost
+        self._unsent: ipc.PlanRequest | None = None
         self._pause = Pause()
         self._link: ProcessLink | None = None
         self._restart: asyncio.Task[None] | None = None
@@ -273,13 +288,17 @@ class PlannerLink:
             StartError: it refused.
         """
         self._link = ProcessLink("server.planner", self._configure, (), self._message, self._died)
+        if self._unsent is not None:
+            self.ask(self._unsent)
         await self._link.ready()
         self._pause.held(asyncio.get_running_loop().time())
 
     def ask(self, request: ipc.PlanRequest) -> None:
-        """Lost when the planner is down: the core falls back when no answer comes."""
+        """Send the request, or keep it until the planner is up again."""
+        self._unsent = request
         if self._link is not None:
             self._link.send(request)
+            self._unsent = None
 
     def kill(self) -> None:
         """End the present life; another follows."""

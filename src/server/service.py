@@ -157,6 +157,7 @@ class Service:
         options = self._options
         core = Core(self._settings(kinds))
         logs = LogWriter(options.out)
+        await logs.ready()
         driver = self._driver = Driver(core, self._executors, self._planner, logs)
         endpoint = driver.endpoint = Endpoint(driver.emit, options.token)
         server, health_servicer, port = await self._listen(endpoint)

@@ -1,0 +1,187 @@
+"""Processes die and clients vanish; what was not in their hands is served, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from moonjelly.rpc import messages
+from moonjelly.telemetry import PlanRow, read_rows
+from moonjelly.types import Outcome
+from tests.support.serving import (
+    Server,
+    WireClient,
+    connected,
+    hello,
+    jpeg,
+    running_server,
+    welcomed,
+    write_zoo,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+PICTURE = jpeg(64)
+SLOW_MS = (40.0, 60.0, 90.0, 130.0)
+
+
+def executors(server: Server) -> list[psutil.Process]:
+    """By device: they are started in that order."""
+    return sorted(server.children("server.executor"), key=lambda process: process.pid)
+
+
+async def acknowledged(client: WireClient, frame_id: int) -> None:
+    """Wait until the server has read a frame."""
+    if not any(ack.frame_id == frame_id for message in client.received for ack in message.acks):
+        await client.until(lambda message: any(ack.frame_id == frame_id for ack in message.acks))
+
+
+async def settled(client: WireClient) -> messages.PlanUpdate:
+    """A place at the variant that the plan means to keep."""
+    await client.placed()
+    frame_id = 0
+    while True:
+        frame_id += 1
+        await client.frame(frame_id, PICTURE)
+        result = await client.result(frame_id)
+        plans = [message.plan for message in client.received if message.plan]
+        if plans and result.variant == plans[-1].variant and result.stages.device == plans[-1].device:
+            return plans[-1]
+
+
+async def test_an_executor_killed_in_mid_batch_loses_only_its_batch(tmp_path: Path) -> None:
+    zoo = write_zoo(tmp_path / "zoo", latencies_ms=SLOW_MS)
+    with running_server(tmp_path, zoo=zoo, devices=2) as server:
+        async with (
+            welcomed(server.port, slo_ms=5000.0, fps=15.0, name="victim") as client,
+            welcomed(server.port, slo_ms=5000.0, fps=15.0, name="witness") as other,
+        ):
+            plan = await settled(client)
+            assert (await settled(other)).device != plan.device
+            first = client.received[-1].results[-1].frame_id + 1
+            for frame_id in range(first, first + 4):
+                await client.frame(frame_id, PICTURE)
+            await client.result(first)  # the other three run now, as one batch
+            for frame_id in range(first + 4, first + 7):
+                await client.frame(frame_id, PICTURE)
+            await acknowledged(client, first + 6)
+            await other.frame(1000, PICTURE)
+            before = executors(server)
+            before[plan.device].kill()
+            results = [await client.result(frame_id) for frame_id in range(first + 1, first + 7)]
+            failed = [result for result in results if result.outcome is Outcome.FAILED]
+            assert failed
+            assert {result.reason for result in failed} == {
+                f"device {plan.device} died with it: it was killed by SIGKILL"
+            }
+            saved = [result for result in results if result.outcome is Outcome.ON_TIME]
+            assert {result.frame_id for result in saved} >= {first + 4, first + 5, first + 6}
+            assert {result.stages.device for result in saved} == {1 - plan.device}
+            assert (await other.result(1000)).outcome is Outcome.ON_TIME
+
+            frame_id = 2000
+            devices: set[int] = set()
+            while plan.device not in devices:  # it comes back, and is used
+                frame_id += 1
+                for one in (client, other):
+                    await one.frame(frame_id, PICTURE)
+                both = [await one.result(frame_id) for one in (client, other)]
+                assert {result.outcome for result in both} == {Outcome.ON_TIME}
+                devices = {result.stages.device for result in both}
+            after = executors(server)
+            assert len(after) == 2
+            assert set(after) != set(before)
+            assert f"the executor of device {plan.device} died: it was killed by SIGKILL" in server.errors()
+
+
+async def test_a_frame_is_answered_at_its_deadline_whatever_its_device_does(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        (stuck,) = executors(server)
+        async with welcomed(server.port, slo_ms=150.0) as client:
+            await settled(client)
+            frame_id = client.received[-1].results[-1].frame_id + 1
+            stuck.suspend()
+            try:
+                sent_ns = time.monotonic_ns()
+                await client.frame(frame_id, PICTURE)
+                result = await client.result(frame_id)
+                waited_ms = (time.monotonic_ns() - sent_ns) / 1e6
+            finally:
+                stuck.resume()
+            assert result.outcome is Outcome.DROPPED
+            assert result.reason == "its deadline passed while it waited for device 0"
+            assert waited_ms >= 140.0
+            again = frame_id + 1
+            while True:
+                await client.frame(again, PICTURE)
+                if (await client.result(again)).outcome is Outcome.ON_TIME:
+                    break
+                again += 1
+
+
+async def test_a_killed_planner_costs_nothing_and_comes_back(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        (planner,) = server.children("server.planner")
+        async with welcomed(server.port, slo_ms=500.0) as client:
+            await settled(client)
+            frame_id = client.received[-1].results[-1].frame_id
+            planner.kill()
+            killed_ns = time.monotonic_ns()
+            planned = False
+            while not planned:
+                frame_id += 1
+                await client.frame(frame_id, PICTURE)
+                assert (await client.result(frame_id)).outcome is Outcome.ON_TIME
+                rows = read_rows(server.out / "plans.csv", PlanRow)
+                alive = [one for one in server.children("server.planner") if one.pid != planner.pid]
+                planned = bool(alive) and any(row.ts > killed_ns + 500_000_000 and not row.fallback for row in rows)
+            async with welcomed(server.port, slo_ms=500.0) as newcomer:
+                await newcomer.placed()
+
+
+async def test_nothing_is_left_when_the_endpoint_is_killed(tmp_path: Path) -> None:
+    with running_server(tmp_path, devices=2) as server:
+        family = server.children()
+        assert len(family) == 4
+        async with welcomed(server.port, slo_ms=500.0) as client:
+            await client.placed()
+            await client.frame(1, PICTURE)
+            await client.result(1)
+            server.process.send_signal(signal.SIGKILL)
+            assert not (await asyncio.to_thread(psutil.wait_procs, family, 10))[1]
+
+
+async def test_clients_that_vanish_all_the_time_cost_the_others_nothing(tmp_path: Path) -> None:
+    with running_server(tmp_path, "--session-ttl-s", "1", "--max-sessions", "1000", devices=2) as server:
+        over = asyncio.Event()
+
+        async def vanish(seed: int) -> None:
+            while not over.is_set():
+                async with connected(server.port) as client:
+                    await client.send(hello(name=f"ghost {seed}", slo_ms=200.0))
+                    if seed % 2:
+                        await client.until(lambda message: message.welcome)
+                        for frame_id in range(1, 6):
+                            await client.frame(frame_id, PICTURE)
+                    client.cancel()
+
+        async with welcomed(server.port, slo_ms=1000.0, name="witness") as client:
+            await client.placed()
+            ghosts = [asyncio.ensure_future(vanish(seed)) for seed in range(4)]
+            outcomes = []
+            for frame_id in range(1, 61):
+                await client.frame(frame_id, PICTURE)
+                outcomes.append((await client.result(frame_id)).outcome)
+            over.set()
+            await asyncio.gather(*ghosts)
+            assert set(outcomes) == {Outcome.ON_TIME}
+            while True:  # their places are free again
+                rows = list(read_rows(server.out / "plans.csv", PlanRow))
+                if rows[-1].clients == 1:
+                    break
+                await asyncio.sleep(0.2)
+        assert not [line for line in server.errors().splitlines() if "Traceback" in line]

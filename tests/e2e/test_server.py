@@ -1,0 +1,252 @@
+"""Whole servers as processes: start, serve, stop, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import psutil
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from moonjelly.rpc import messages
+from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow, read_rows
+from moonjelly.types import Outcome
+from tests.support.serving import (
+    SIZES,
+    Server,
+    command,
+    connected,
+    environment,
+    hello,
+    jpeg,
+    running_server,
+    welcomed,
+    write_zoo,
+)
+
+on_one_loop = pytest.mark.asyncio(loop_scope="session")
+PICTURE = jpeg(64)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Two simulated devices."""
+    with running_server(tmp_path_factory.mktemp("server"), "--session-ttl-s", "1", devices=2) as running:
+        yield running
+
+
+def refused(*arguments: str) -> tuple[int, str]:
+    """Exit code and error text of a server that cannot start."""
+    done = subprocess.run(command("--port", "0", *arguments), env=environment(), capture_output=True, timeout=60)
+    return done.returncode, done.stderr.decode()
+
+
+@on_one_loop
+class TestServing:
+    async def test_a_stream_of_frames_is_answered_on_time_at_the_planned_variant(self, server: Server) -> None:
+        async with welcomed(server.port, slo_ms=500.0) as client:
+            await client.placed()
+            for frame_id in range(1, 31):
+                await client.frame(frame_id, PICTURE)
+                result = await client.result(frame_id)
+                assert result.outcome is Outcome.ON_TIME
+                assert len(result.detections) > 0
+            assert result.variant == len(SIZES) - 1
+            assert result.stages.infer_ms >= 12.0
+            acks = [ack for message in client.received for ack in message.acks]
+            assert [ack.frame_id for ack in acks] == list(range(1, 31))
+            assert all(0 < ack.received_ns < ack.sent_ns for ack in acks)
+            await client.send(messages.Bye())
+            while await client.read() is not None:
+                pass
+            assert (await client.status())[0] is grpc.StatusCode.OK
+
+    async def test_frames_of_several_clients_run_as_batches(self, server: Server) -> None:
+        async def stream(number: int) -> list[messages.Result]:
+            async with welcomed(server.port, name=f"camera {number}", slo_ms=400.0) as client:
+                await client.placed()
+                results = []
+                for first in range(1, 31, 3):
+                    for frame_id in range(first, first + 3):
+                        await client.frame(frame_id, PICTURE)
+                    results += [await client.result(frame_id) for frame_id in range(first, first + 3)]
+                return results
+
+        everything = await asyncio.gather(*(stream(number) for number in range(4)))
+        results = [result for one in everything for result in one]
+        assert {result.outcome for result in results} == {Outcome.ON_TIME}
+        assert max(result.stages.batch for result in results) > 1
+        assert {result.stages.device for result in results} == {0, 1}
+
+    async def test_a_lost_client_resumes_and_a_vanished_one_is_removed(self, server: Server) -> None:
+        async with welcomed(server.port, slo_ms=500.0) as client:
+            await client.placed()
+            await client.frame(1, PICTURE)
+            await client.result(1)
+            first = client.welcome
+        assert first is not None
+        async with welcomed(server.port, resume_token=first.token) as again:
+            assert again.welcome is not None
+            assert (again.welcome.session_id, again.welcome.last_frame_id) == (first.session_id, 1)
+            await again.placed()
+            await again.frame(2, PICTURE)
+            assert (await again.result(2)).outcome is Outcome.ON_TIME
+        while True:  # its time to live is a second
+            async with connected(server.port) as late:
+                await late.send(hello(resume_token=first.token))
+                answer = await late.read()
+                assert answer is not None
+                if answer.error is not None:
+                    break
+            await asyncio.sleep(1.5)
+        assert answer.error.code == "UNAUTHENTICATED"
+
+    async def test_pings_carry_the_servers_instants(self, server: Server) -> None:
+        async with welcomed(server.port) as client:
+            await client.send(messages.Ping(sent_ns=messages.ClientInstant(5)))
+            pong = await client.until(lambda message: message.pongs and message.pongs[0])
+            assert pong.sent_client_ns == 5
+            assert pong.received_ns < pong.sent_ns
+
+    async def test_health_and_reflection_are_there(self, server: Server) -> None:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            for service in ("", "moonjelly.v1.Serving"):
+                answer = await check(health_pb2.HealthCheckRequest(service=service))
+                assert answer.status == health_pb2.HealthCheckResponse.SERVING
+            call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo()
+            await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+            listed = await call.read()
+            assert "moonjelly.v1.Serving" in {one.name for one in listed.list_services_response.service}
+            await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol="moonjelly.v1.Serving"))
+            assert (await call.read()).file_descriptor_response.file_descriptor_proto
+            call.cancel()
+
+
+@on_one_loop
+class TestStopping:
+    async def test_sigterm_drains_then_everything_is_gone_and_written(self, tmp_path: Path) -> None:
+        with running_server(tmp_path, "--grace-s", "20") as server:
+            async with welcomed(server.port, slo_ms=500.0) as client:
+                await client.placed()
+                await client.frame(1, PICTURE)
+                await client.result(1)
+                server.process.send_signal(signal.SIGTERM)
+                drain = await client.until(lambda message: message.drain)
+                assert drain == messages.Drain(20.0, "the server is stopping")
+                await client.frame(2, PICTURE)
+                assert (await client.result(2)).outcome is Outcome.ON_TIME
+                async with connected(server.port) as newcomer:
+                    await newcomer.send(hello())
+                    error = await newcomer.error()
+                    assert (error.code, error.message) == ("UNAVAILABLE", "the server is stopping")
+                await client.send(messages.Bye())
+                while await client.read() is not None:
+                    pass
+            assert await asyncio.to_thread(server.process.wait, 15) == 0
+        frames = list(read_rows(server.out / "frame_stats.csv", ServerFrameRow))
+        assert [row.frame_id for row in frames] == [1, 2]
+        assert list(read_rows(server.out / "plans.csv", PlanRow))
+        assert sum(row.batch for row in read_rows(server.out / "dispatch.csv", DispatchRow)) == 2
+        summary = json.loads((server.out / "summary.json").read_text())
+        assert summary["frames"] == 2
+        assert summary["outcomes"]["ON_TIME"] == 2
+
+    async def test_clients_that_stay_do_not_hold_it_up(self, tmp_path: Path) -> None:
+        with running_server(tmp_path, "--grace-s", "0.2") as server:
+            async with welcomed(server.port) as client:
+                server.process.send_signal(signal.SIGTERM)
+                assert await client.until(lambda message: message.drain)
+                assert await asyncio.to_thread(server.process.wait, 15) == 0
+
+    async def test_sigterm_while_it_starts(self, tmp_path: Path) -> None:
+        zoo = write_zoo(tmp_path / "zoo")
+        arguments = ("--zoo", str(zoo), "--runtime", "simulated", "--port", "0", "--out", str(tmp_path / "out"))
+        process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.PIPE)
+        while not (children := psutil.Process(process.pid).children()):
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+class TestRunSh:
+    def test_run_sh_starts_with_jellyfishs_defaults_and_stops_by_sigterm(self, root: Path, tmp_path: Path) -> None:
+        read_fd, write_fd = os.pipe()
+        process = subprocess.Popen(
+            [root / "src" / "server" / "run.sh", "--ready-fd", str(write_fd)],
+            cwd=tmp_path,
+            env=environment() | {"num_gpus": "1", "runtime": "simulated", "port": "0", "log_dir": str(tmp_path)},
+            pass_fds=(write_fd,),
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        os.close(write_fd)
+        with open(read_fd, encoding="utf-8") as ready:
+            line = json.loads(ready.readline())
+        assert line["pid"] == process.pid
+        assert line["device_kinds"] == ["reference-gpu"]
+        family = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert b"listening on 0.0.0.0 with neither TLS nor a token" in errors
+        assert not psutil.wait_procs(family, timeout=10)[1]
+        with (tmp_path / "plans.csv").open() as plans:
+            assert next(csv.reader(plans))[:3] == ["run", "ts", "trigger"]
+
+
+class TestRefusing:
+    def test_a_port_in_use(self, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            zoo = write_zoo(tmp_path / "zoo")
+            code, text = refused(
+                "--zoo", str(zoo), "--runtime", "simulated", "--out", str(tmp_path), "--port", str(port)
+            )
+        assert code == 2
+        assert text.splitlines()[-1] == (
+            f"moonjelly serve: cannot listen on 127.0.0.1:{port}: the port is in use or may not be bound; "
+            "choose another with --port"
+        )
+
+    def test_a_zoo_that_does_not_exist(self) -> None:
+        code, text = refused("--zoo", "nowhere")
+        assert code == 1
+        assert text.startswith("moonjelly serve: no zoo 'nowhere'")
+
+    def test_a_zoo_without_the_devices_profile(self, tmp_path: Path) -> None:
+        zoo = write_zoo(tmp_path / "zoo")
+        code, text = refused("--zoo", str(zoo), "--runtime", "simulated", "--kind", "abacus", "--out", str(tmp_path))
+        assert code == 1
+        assert "zoo 'paper' has no profile for device kind 'abacus' (it has paper-gpu)" in text
+
+    def test_a_zoo_without_weights(self, tmp_path: Path) -> None:
+        zoo = write_zoo(tmp_path / "zoo")
+        (zoo / "paper-gpu").rename(zoo / "cpu")
+        code, text = refused("--zoo", str(zoo), "--runtime", "onnx", "--out", str(tmp_path))
+        assert code == 1
+        assert "model 'net' of zoo 'paper' is missing" in text
+        assert "Traceback" not in text
+
+    def test_impossible_options(self, tmp_path: Path) -> None:
+        (tmp_path / "server.toml").write_text("devises = 2\n")
+        code, text = refused("--config", str(tmp_path / "server.toml"))
+        assert code == 2
+        assert text.startswith("moonjelly serve: unknown key 'devises'; known keys: ")
+        code, text = refused("--rho", "1.5")
+        assert code == 2
+        assert "'rho' = 1.5: Input should be less than or equal to 1" in text
+        code, text = refused("--policy", "guess")
+        assert "'policy' = 'guess'" in text
+        assert "allowed: multiset" in text
