@@ -27,6 +27,7 @@ class DevicePlan:
         accuracy: ``(M,)``.
         useful_batch: smallest batch with nearly the best throughput, at least ``batch``.
         fallbacks: variants that are loaded too and faster than the planned one, the most accurate first.
+        alone_ns: the soonest that any loaded variant answers a single frame.
     """
 
     variant: int
@@ -34,7 +35,8 @@ class DevicePlan:
     latency_ns: tuple[tuple[int, ...], ...]
     accuracy: tuple[float, ...]
     useful_batch: int
-    fallbacks: tuple[int, ...] = ()
+    fallbacks: tuple[int, ...]
+    alone_ns: int
 
     @staticmethod
     def of(
@@ -63,17 +65,13 @@ class DevicePlan:
         useful = next(size for size, rate in enumerate(rates, start=1) if rate >= enough)
         faster = [other for other in resident if latency_ns[other][0] < latency_ns[variant][0]]
         fallbacks = tuple(sorted(faster, key=lambda other: (-profile.accuracy[other], latency_ns[other][0])))
-        return DevicePlan(variant, batch, latency_ns, profile.accuracy, max(batch, useful), fallbacks)
+        alone_ns = min(latency_ns[other][0] for other in (variant, *fallbacks))
+        return DevicePlan(variant, batch, latency_ns, profile.accuracy, max(batch, useful), fallbacks, alone_ns)
 
     @property
     def active_ns(self) -> tuple[int, ...]:
         """Latency of the planned variant by batch size."""
         return self.latency_ns[self.variant]
-
-    @property
-    def alone_ns(self) -> int:
-        """The soonest that any loaded variant answers a single frame."""
-        return min(self.latency_ns[variant][0] for variant in (self.variant, *self.fallbacks))
 
 
 @dataclass(frozen=True, slots=True)

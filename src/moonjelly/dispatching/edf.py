@@ -18,12 +18,12 @@ more accurate variant.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from moonjelly.dispatching.decisions import Decision, DevicePlan, Run, hopeless, hopeless_from
 from moonjelly.dispatching.queue import DeadlineQueue, QueuedFrame
 
-HORIZON_BATCHES = 6
+HORIZON_BATCHES = 3
 """How many full batches ahead the queue is played out."""
 
 
@@ -55,43 +55,51 @@ def choose(now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> tuple[
     """
     latency_ns = plan.active_ns
     waiting = len(deadlines_ns)
-    largest = min(waiting, plan.useful_batch)
-    head_size = min(largest, bisect_right(latency_ns, deadlines_ns[0] - now_ns))
-    best: tuple[int, int, int] | None = None
-    fewest = waiting + 1
-    if head_size:
-        best = (0, head_size, plan.variant)
-        if head_size == waiting:
-            return best
-        fewest = _lost(now_ns + latency_ns[head_size - 1], deadlines_ns, head_size, latency_ns, plan.useful_batch)
-    for size in range(largest, head_size, -1):
-        if fewest == 0:
-            break
-        skip = bisect_left(deadlines_ns, now_ns + latency_ns[size - 1])
-        if skip + size > waiting or skip >= fewest:
-            continue
-        lost = skip + _lost(now_ns + latency_ns[size - 1], deadlines_ns, skip + size, latency_ns, plan.useful_batch)
+    best, fewest = (0, 0, plan.variant), waiting + 1
+    for skip, size, variant in _ways(now_ns, deadlines_ns, plan):
+        if skip + size == waiting and skip == 0:
+            return (skip, size, variant)
+        ends_ns = now_ns + plan.latency_ns[variant][size - 1]
+        lost = _lost(ends_ns, deadlines_ns, skip + size, latency_ns, plan.useful_batch, skip, fewest)
         if lost < fewest:
-            best, fewest = (skip, size, plan.variant), lost
-    hurried = max(1, bisect_left(deadlines_ns, now_ns + latency_ns[0]))
-    for variant in plan.fallbacks:
-        quick_ns = plan.latency_ns[variant]
-        possible = min(largest, bisect_right(quick_ns, deadlines_ns[0] - now_ns))
-        # The hurried alone first: the others deserve the planned variant.
-        for size in sorted({min(hurried, possible), possible} - {0}):
-            if fewest == 0:
+            best, fewest = (skip, size, variant), lost
+            if lost == 0:
                 break
-            lost = _lost(now_ns + quick_ns[size - 1], deadlines_ns, size, latency_ns, plan.useful_batch)
-            if lost < fewest:
-                best, fewest = (0, size, variant), lost
-    assert best is not None, "the first frame can be made alone"
     return best
 
 
-def _lost(now_ns: int, deadlines_ns: Sequence[int], first: int, latency_ns: Sequence[int], largest: int) -> int:
-    """Frames from ``first`` on that end late when each batch is as large as its head allows."""
-    lost, waiting, alone_ns = 0, len(deadlines_ns), latency_ns[0]
-    while first < waiting:
+def _ways(now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> Iterator[tuple[int, int, int]]:
+    """What may be done, the best when nobody is lost first: (frames passed over, batch, variant)."""
+    latency_ns = plan.active_ns
+    slack_ns = deadlines_ns[0] - now_ns
+    largest = min(len(deadlines_ns), plan.useful_batch)
+    head_size = min(largest, bisect_right(latency_ns, slack_ns))
+    if head_size:
+        yield 0, head_size, plan.variant
+    for size in (largest, (largest + head_size + 1) // 2):
+        if size > head_size:
+            skip = bisect_left(deadlines_ns, now_ns + latency_ns[size - 1])
+            if skip + size <= len(deadlines_ns):
+                yield skip, size, plan.variant
+    # The hurried alone first: the others deserve the planned variant.
+    hurried = min(largest, max(1, bisect_left(deadlines_ns, now_ns + latency_ns[0])))
+    able = [variant for variant in plan.fallbacks if plan.latency_ns[variant][0] <= slack_ns]
+    for variant in dict.fromkeys((*able[:1], *able[len(able) // 2 :][:1], *able[-1:])):
+        possible = min(largest, bisect_right(plan.latency_ns[variant], slack_ns))
+        if hurried < possible:
+            yield 0, hurried, variant
+        yield 0, possible, variant
+
+
+def _lost(
+    now_ns: int, deadlines_ns: Sequence[int], first: int, latency_ns: Sequence[int], largest: int, lost: int, limit: int
+) -> int:
+    """``lost``, and the frames from ``first`` on that end late when each batch is as large as its head allows.
+
+    Counts no further than ``limit``.
+    """
+    waiting, alone_ns = len(deadlines_ns), latency_ns[0]
+    while first < waiting and lost < limit:
         slack_ns = deadlines_ns[first] - now_ns
         if slack_ns < alone_ns:
             lost += 1
