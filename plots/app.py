@@ -10,8 +10,8 @@ import typer
 from matplotlib.figure import Figure
 
 from moonjelly.repository import load_zoo
-from plots import adaptation, latency_cdf, outcomes, profile, style, sweep
-from plots.frames import LogError, read_run
+from plots import adaptation, bursts, latency_cdf, outcomes, policies, profile, stages, style, sweep
+from plots.frames import LogError, read_run, read_server
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -53,6 +53,30 @@ def fig9(run: Run, out: Out = Path("plots/fig_9")) -> None:
     clients = read_run(run)
     _save(latency_cdf.draw(clients), out / "fig_9")
     _save(outcomes.draw(clients), out / "fig_9_misses")
+
+
+@app.command("stages")
+def draw_stages(run: Run, out: Out = Path("plots/out")) -> None:
+    """Where the time of answered frames goes: uplink, dispatch, preprocess, queue, infer, respond."""
+    frames = read_server(run)
+    systems = {f"client {number}": mine for number, mine in frames.groupby("client_id")}
+    if not systems:
+        raise LogError(f"no answered frame in the server's log below {run}")
+    _save(stages.draw(systems), out / "stages")
+
+
+@app.command("bursts")
+def draw_bursts(run: Run, out: Out = Path("plots/out")) -> None:
+    """Lengths of miss bursts, per client."""
+    found = {f"client {number}": bursts.of_clients([frames]) for number, frames in sorted(read_run(run).items())}
+    lengths = {label: mine for label, (mine, _) in found.items()}
+    _save(bursts.draw(lengths, {label: captured for label, (_, captured) in found.items()}), out / "bursts")
+
+
+@app.command("policies")
+def draw_policies(table: Table, out: Out = Path("plots/out"), total_iter: Iterations = 0) -> None:
+    """Effective accuracy against miss rate, per policy, over a sweep."""
+    _save(policies.draw(_read_table(table, total_iter)), out / "policies")
 
 
 def _read_table(path: Path, total_iter: int) -> pd.DataFrame:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from moonjelly.errors import MoonjellyError
+from moonjelly.summary import ANSWERED
+from plots.stages import STAGES
 
 
 class LogError(MoonjellyError):
@@ -46,6 +48,22 @@ def read_frames(path: Path) -> pd.DataFrame:
     frames = frames.sort_values("capture_ts").reset_index(drop=True)
     frames["seconds"] = (frames["capture_ts"] - frames["capture_ts"].min()) / 1e9
     return frames
+
+
+def read_server(run: Path) -> pd.DataFrame:
+    """The server's frame log of a run, answered frames only.
+
+    Raises:
+        LogError: it is missing, empty or lacks a column.
+    """
+    path = run / "logs" / "server" / "frame_stats.csv"
+    try:
+        frames = pd.read_csv(path)
+    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as fault:
+        raise LogError(f"{path} cannot be read: {fault}") from None
+    if missing := [name for name in ("outcome", *STAGES.values()) if name not in frames.columns]:
+        raise LogError(f"{path} lacks the columns {', '.join(missing)}; was it written by a moonjelly server?")
+    return frames[frames["outcome"].isin([outcome.value for outcome in ANSWERED])]
 
 
 def read_run(run: Path) -> dict[int, pd.DataFrame]:

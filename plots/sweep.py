@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from moonjelly.summary import half_width_95
 from plots import style
 from plots.frames import LogError
 
-# Two-sided 95 % quantiles of Student's t for 1, 2, … degrees of freedom; 1.96 beyond.
-_T95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
 
+def finished(runs: pd.DataFrame) -> pd.DataFrame:
+    """Rows for whole runs that have a valid result.
 
-def interval95(values: Sequence[float]) -> float:
-    """Half width of the 95 % confidence interval of the mean; 0 for a single value."""
-    count = len(values)
-    if count < 2:
-        return 0.0
-    quantile = _T95[count - 2] if count - 2 < len(_T95) else 1.96
-    return float(quantile * np.std(values, ddof=1) / np.sqrt(count))
+    Raises:
+        LogError: there is none.
+    """
+    valid = runs[(runs["client"] == "all") & (runs["state"] == "done")] if "state" in runs else runs.iloc[:0]
+    if valid.empty:
+        raise LogError("the table has no finished run; 'moonjelly experiment run' makes them")
+    return valid
 
 
 def draw(runs: pd.DataFrame, *, quality: str = "effective_f1") -> Figure:
@@ -35,9 +33,7 @@ def draw(runs: pd.DataFrame, *, quality: str = "effective_f1") -> Figure:
     Raises:
         LogError: no finished run.
     """
-    valid = runs[(runs["client"] == "all") & (runs["state"] == "done")] if "state" in runs else runs.iloc[:0]
-    if valid.empty:
-        raise LogError("the table has no finished run; 'moonjelly experiment run' makes them")
+    valid = finished(runs)
     if valid[quality].isna().all():
         quality = "effective_accuracy"
     settings = sorted(valid["setting"].unique())
@@ -61,7 +57,7 @@ def _lines(plot: Axes, part: pd.DataFrame, column: str, scale: float) -> None:
         plot.errorbar(
             counts,
             [float(values.mean()) for values in groups],
-            yerr=[interval95(values.tolist()) for values in groups],
+            yerr=[half_width_95(values.tolist()) or 0.0 for values in groups],
             marker=style.MARKERS[index],
             capsize=2,
             label=str(policy),

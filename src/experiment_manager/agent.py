@@ -35,6 +35,8 @@ from experiment_manager.accounting import Lease, Processor
 _OVER = frozenset({"exited", "vanished", "absent"})
 _REACHED = {"started": _OVER | {"running", "ready"}, "ready": _OVER | {"ready"}, "exited": _OVER}
 _PR_SET_PDEATHSIG = 1
+LEASE = "lease"
+"""The file in a run's folder that its manager touches, by ``renew``."""
 _SAMPLE_S = 1.0
 
 
@@ -268,42 +270,64 @@ def _write(path: Path, content: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """``agent.py start|status|wait|go|stop|clear …``; prints what it has to say as one JSON line."""
+    """``agent start|status|wait|go|stop|tail|renew|remove|clear …`` prints what it has to say as one JSON line.
+
+    ``agent serve`` reads command lines as JSON lists, a line each, and answers each with a line ``{"told": …}`` or
+    ``{"error": …}``: one process for a whole connection.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    command: list[str] = []
-    if "--" in words:
-        cut = words.index("--")
-        words, command = words[:cut], words[cut + 1 :]
-    options = _parser().parse_args(words)
-    told: Any
+    if words != ["serve"]:
+        print(json.dumps(perform(words)), flush=True)
+        return 0
+    for line in sys.stdin:
+        try:
+            answer = {"told": perform(json.loads(line))}
+        except (OSError, ValueError) as fault:
+            answer = {"error": str(fault)}
+        print(json.dumps(answer), flush=True)
+    return 0
+
+
+def perform(words: Sequence[str]) -> Any:
+    """Do what a command line says; what comes after ``--`` is the command of ``start``.
+
+    Raises:
+        OSError: a file or process could not be handled.
+    """
+    cut = words.index("--") if "--" in words else len(words)
+    options = _parser().parse_args(words[:cut])
     if options.verb == "start":
         start(
             options.directory,
-            command,
+            words[cut + 1 :],
             ready=options.ready,
             hold=options.hold,
             lease=options.lease,
             lease_s=options.lease_s,
         )
-        (told,) = wait([options.directory], "started", 10.0)
-    elif options.verb == "wait":
-        told = wait(options.directories, options.wanted, options.timeout_s)
-    elif options.verb == "go":
-        told = [go(directory) for directory in options.directories]
-    elif options.verb == "stop":
-        told = stop(options.directories, options.timeout_s)
-    elif options.verb == "clear":
-        told = clear(options.directory, options.prefix, options.timeout_s)
-    else:
-        told = status(options.directory)
-    print(json.dumps(told), flush=True)
-    return 0
+        return wait([options.directory], "started", 10.0)[0]
+    if options.verb == "wait":
+        return wait(options.directories, options.wanted, options.timeout_s)
+    if options.verb == "go":
+        return [go(directory) for directory in options.directories]
+    if options.verb == "stop":
+        return stop(options.directories, options.timeout_s)
+    if options.verb == "clear":
+        return clear(options.directory, options.prefix, options.timeout_s)
+    if options.verb == "tail":
+        return _text(options.directory / "log").splitlines()[-options.lines :]
+    if options.verb == "renew":
+        options.directory.mkdir(parents=True, exist_ok=True)
+        return (options.directory / LEASE).touch()
+    if options.verb == "remove":
+        return shutil.rmtree(options.directory)
+    return status(options.directory)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="agent")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    for verb in ("start", "status", "clear"):
+    for verb in ("start", "status", "clear", "tail", "renew", "remove"):
         sub = verbs.add_parser(verb)
         sub.add_argument("directory", type=Path)
         if verb == "start":
@@ -311,6 +335,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--hold", action="store_true")
             sub.add_argument("--lease", type=Path, default=None)
             sub.add_argument("--lease-s", type=float, default=60.0)
+        if verb == "tail":
+            sub.add_argument("--lines", type=int, default=5)
         if verb == "clear":
             sub.add_argument("--prefix", required=True)
             sub.add_argument("--timeout-s", type=float, default=10.0)

@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
 # Jellyfish's experiment script: its variables, run by `moonjelly experiment run`.
 #   server_ip=… client_ip=… network_trace_type=synthetic_trace total_iter=1 ./run_experiments.sh
-# hosts=FILE names a hosts file instead (several client machines); further arguments go to `experiment run`.
+# clients_cfg=FILE_OR_FOLDER reads Jellyfish's client lines (several client machines); hosts=FILE names a hosts file
+# instead of the addresses; identity_file and known_hosts override those of SSH. Further arguments go to `experiment run`.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=$root/.venv/bin/python
 [ -x "$python" ] || python=$(command -v python3)
 fail() { echo "run_experiments.sh: $*" >&2; exit 2; }
 
-network_trace_type=${network_trace_type:-synthetic_trace}
-total_iter=${total_iter:-3}
 hosts=${hosts:-${MOONJELLY_HOSTS:-}}
-if [ -z "$hosts" ]; then
+if [ -n "${server_ip:-}${client_ip:-}" ] || [ -z "$hosts" ]; then
     [ -n "${server_ip:-}" ] || fail "server_ip is not set: the address of the server, or hosts=FILE"
     [ -n "${client_ip:-}" ] || fail "client_ip is not set: the address of the client machine, or hosts=FILE"
-    hosts=$(mktemp)
-    trap 'rm -f "$hosts"' EXIT
-    cat > "$hosts" <<TOML
+    exec 3<<TOML
+${identity_file:+identity_file = "$identity_file"}
+${known_hosts:+known_hosts = "$known_hosts"}
 [server]
+name = "server"
 host = "$server_ip"
 port = ${server_ssh_port:-22}
 user = "${server_username:-$(id -un)}"
@@ -31,9 +31,11 @@ port = ${client_ssh_port:-22}
 user = "${client_username:-$(id -un)}"
 root_dir = "${client_root_dir:-$root}"
 work_dir = "${client_work_dir:-/tmp/moonjelly-runs}"
-interface = "${client_interface:-eth0}"
+interface = "${client_network_iface:-eth0}"
 TOML
+    hosts=/dev/fd/3
 fi
 cd "$root"
-PYTHONPATH=$root/src:$root "$python" -m cli experiment run --hosts "$hosts" --traces "$network_trace_type" \
-    --repetitions "$total_iter" --out "logs/experiment_manager" "$@"
+PYTHONPATH=$root/src:$root exec "$python" -m cli experiment run --hosts "$hosts" \
+    --traces "${network_trace_type:-synthetic_trace}" --repetitions "${total_iter:-3}" \
+    --out "${log_path:-logs/experiment_manager}" ${clients_cfg:+--clients-cfg "$clients_cfg"} "$@"

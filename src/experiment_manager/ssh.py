@@ -45,6 +45,7 @@ class Machine:
         self.host = host
         self._hosts = hosts
         self._client: paramiko.SSHClient | None = None
+        self._agent: tuple[Any, Any, Any] | None = None
         self.root = host.root_dir
         self.work = host.work_dir
 
@@ -64,7 +65,7 @@ class Machine:
             RemoteError: unreachable, refused, or a host key that is not known; the text says what to do.
         """
         client = paramiko.SSHClient()
-        known = self._hosts.known_hosts or Path.home() / ".ssh" / "known_hosts"
+        known = (self._hosts.known_hosts or Path.home() / ".ssh" / "known_hosts").expanduser()
         if known.exists():
             client.load_host_keys(str(known))
         client.set_missing_host_key_policy(_Refuse(self.host, known))
@@ -74,7 +75,7 @@ class Machine:
                 self.host.host,
                 port=self.host.port,
                 username=self.host.user,
-                key_filename=str(identity) if identity else None,
+                key_filename=str(identity.expanduser()) if identity else None,
                 allow_agent=identity is None,
                 look_for_keys=identity is None,
                 timeout=_CONNECT_TIMEOUT_S,
@@ -112,6 +113,7 @@ class Machine:
 
     def close(self) -> None:
         """Drop the connection; jobs go on. Idempotent."""
+        self._agent = None
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -159,16 +161,12 @@ class Machine:
             self.close()
             raise RemoteError(f"{self.host.label}: '{line}' broke off: {fault or type(fault).__name__}") from None
 
-    def persistent(self, command: Sequence[str], *, timeout_s: float = 60.0) -> tuple[int, str, str]:
-        """:meth:`run` that reconnects and repeats: only for commands that may run twice (status, wait, stop)."""
-        return _persist(lambda: self.run(command, timeout_s=timeout_s))
-
     def job(self, directory: PurePosixPath) -> Job:
         """The job that lives in ``directory`` on this machine, started or not."""
         return Job(self, directory)
 
     def agent(self, *words: str, timeout_s: float = 60.0, repeat: bool = True) -> Any:
-        """Ask this machine's agent; what it prints.
+        """Ask this machine's agent, one process for the whole connection; what it answers.
 
         Args:
             words: its command line.
@@ -176,14 +174,41 @@ class Machine:
             repeat: ask again when the connection breaks.
 
         Raises:
-            RemoteError: the agent failed, or could not be reached.
+            RemoteError: the agent could not do it, or could not be reached.
         """
-        command = self.python("experiment_manager.agent", *words)
-        status, text, errors = (self.persistent if repeat else self.run)(command, timeout_s=timeout_s)
-        if status:
-            said = (errors or text).strip().splitlines()[-1:] or ["no output"]
-            raise RemoteError(f"{self.host.label}: agent {words[0]} failed: {said[0]}")
-        return json.loads(text)
+
+        def ask() -> dict[str, Any]:
+            return self._ask(words, timeout_s)
+
+        answer = _persist(ask) if repeat else ask()
+        if "error" in answer:
+            raise RemoteError(f"{self.host.label}: agent {words[0]} failed: {answer['error']}")
+        return answer["told"]
+
+    def _ask(self, words: Sequence[str], timeout_s: float) -> dict[str, Any]:
+        if self._client is None:
+            self.connect()
+        assert self._client is not None
+        try:
+            if self._agent is None:
+                line = shlex.join(self.python("experiment_manager.agent", "serve"))
+                self._agent = self._client.exec_command(line)
+            said, heard, errors = self._agent
+            heard.channel.settimeout(timeout_s)
+            said.write(json.dumps(words) + "\n")
+            said.flush()
+            text = heard.readline()
+            if not text:
+                why = errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["it ended"]
+                raise EOFError(why[0])
+        except (paramiko.SSHException, OSError, EOFError) as fault:
+            self.close()
+            raise RemoteError(f"{self.host.label}: agent {words[0]}: {fault or type(fault).__name__}") from None
+        except BaseException:
+            self.close()  # interrupted between question and answer: the next question needs a dialogue of its own
+            raise
+        answer: dict[str, Any] = json.loads(text)
+        return answer
 
     def stop(self, jobs: Sequence[Job], grace_s: float = 10.0) -> list[dict[str, Any]]:
         """End jobs of this machine and everything they started; nothing happens to those that have ended."""
@@ -283,8 +308,7 @@ class Job:
 
     def tail(self, lines: int = 5) -> str:
         """The last lines of its log."""
-        status, text, _ = self.machine.persistent(["tail", "-n", str(lines), str(self.directory / "log")])
-        return " / ".join(text.strip().splitlines()) if status == 0 and text.strip() else "it said nothing"
+        return " / ".join(self.machine.agent("tail", str(self.directory), "--lines", str(lines))) or "it said nothing"
 
 
 def has_failed(told: dict[str, Any]) -> bool:

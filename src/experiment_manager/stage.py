@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from experiment_manager.agent import LEASE
 from experiment_manager.hosts import Hosts
 from experiment_manager.ssh import Job, Machine, RemoteError, has_failed
 from experiment_manager.sweep import Device, Run, Sweep, share
@@ -38,6 +39,24 @@ class Verdict:
     processors: tuple[tuple[str, float, float, float], ...] = ()
 
 
+def judge(ends: dict[str, dict[str, Any]], starved_share: float) -> Verdict:
+    """Whether a run that came to its end may be used.
+
+    Args:
+        ends: of every process by name, what its supervisor counted: ``cpu_s``, ``waited_s`` and ``wall_s``.
+        starved_share: see :class:`~experiment_manager.sweep.Sweep`.
+    """
+    processors = tuple(
+        (name, *(round(told[key], 3) for key in ("cpu_s", "waited_s", "wall_s"))) for name, told in sorted(ends.items())
+    )
+    for name, ran_s, waited_s, _ in processors:
+        part = waited_s / max(ran_s + waited_s, 1e-9)
+        if part > starved_share:
+            why = f"{name} ran {ran_s:.1f} s and waited {waited_s:.1f} s for a processor: {part:.0%} is above"
+            return Verdict("starved", f"{why} starved_share = {starved_share:g}", processors)
+    return Verdict("done", "", processors)
+
+
 class Stage:
     """The machines during one attempt; on leaving, everything it started there has ended and its files are gone."""
 
@@ -59,9 +78,8 @@ class Stage:
             for machine in (self._server, *(self._clients[label] for label, mine in dealt.items() if mine)):
                 machine.connect()
                 self._resources.callback(machine.close)
-                machine.run(["mkdir", "-p", str(self._directory(machine))])
-                self._used[machine] = 0.0
-            self._renew()
+                machine.agent("renew", str(self._directory(machine)))
+                self._used[machine] = time.monotonic()
         except BaseException:
             self._resources.close()
             raise
@@ -73,7 +91,7 @@ class Stage:
                 self._stop()
                 for machine in self._used:
                     with contextlib.suppress(RemoteError):
-                        machine.persistent(["rm", "-rf", str(self._directory(machine))])
+                        machine.agent("remove", str(self._directory(machine)))
             finally:
                 self._resources.close()
 
@@ -103,7 +121,7 @@ class Stage:
         for name, told in stopped.items():
             if told["state"] != "exited" or not told["exit"]["stopped"]:
                 return Verdict("failed", f"{name} ended before the run did: {self._jobs[name].tail()}")
-        return self._judge(ends | stopped)
+        return judge({name: told["exit"] for name, told in (ends | stopped).items()}, self._sweep.starved_share)
 
     def collect(self, into: Path) -> None:
         """Fetch the logs of every machine into ``into``.
@@ -114,21 +132,6 @@ class Stage:
         self._stop()
         for machine in self._used:
             machine.fetch(self._directory(machine), into)
-
-    def _judge(self, ends: dict[str, dict[str, Any]]) -> Verdict:
-        processors = tuple(
-            (name, *(round(told["exit"][key], 3) for key in ("cpu_s", "waited_s", "wall_s")))
-            for name, told in sorted(ends.items())
-        )
-        for name, ran_s, waited_s, _ in processors:
-            share_waited = waited_s / max(ran_s + waited_s, 1e-9)
-            if share_waited > self._sweep.starved_share:
-                why = (
-                    f"{name} waited {waited_s:.1f} s for a processor and ran {ran_s:.1f} s: "
-                    f"{share_waited:.0%} is above starved_share = {self._sweep.starved_share:g}"
-                )
-                return Verdict("starved", why, processors)
-        return Verdict("done", "", processors)
 
     def _directory(self, machine: Machine) -> PurePosixPath:
         return machine.work / self._name
@@ -141,7 +144,7 @@ class Stage:
         job.start(
             module,
             [*arguments, "--out", str(directory / out)],
-            lease=directory / "lease",
+            lease=directory / LEASE,
             lease_s=LEASE_S,
             hold=hold,
         )
@@ -227,9 +230,9 @@ class Stage:
     def _renew(self) -> None:
         """Touch the lease on every machine; one that cannot be reached now is tried again later."""
         for machine, renewed in self._used.items():
-            if time.monotonic() - renewed > _RENEW_S or not renewed:
+            if time.monotonic() - renewed > _RENEW_S:
                 with contextlib.suppress(RemoteError):
-                    machine.run(["touch", str(self._directory(machine) / "lease")])
+                    machine.agent("renew", str(self._directory(machine)), repeat=False)
                     self._used[machine] = time.monotonic()
 
     def _stop(self) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,342 @@
+"""Sweeps over real SSH between the machines of a testbed, and what may go wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from cli.testbed import machines
+from cli.testbed.layout import Layout
+
+NAME = "t2"
+ENDED_S = 90.0
+
+pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def layout() -> Iterator[Layout]:
+    if found := machines.problems():
+        pytest.skip("network namespaces not available: " + "; ".join(found))
+    machines.down(NAME)
+    made = Layout(NAME, clients=2)
+    machines.up(made)
+    yield made
+    machines.down(NAME)
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """The manager's seat: starts experiments there and looks at the other machines."""
+
+    layout: Layout
+    root: Path
+    out: Path
+
+    def command(self, *words: str) -> list[str]:
+        return machines.command_in(self.layout.manager, [sys.executable, "-m", "cli", "experiment", *words])
+
+    def sweep(self, *words: str) -> list[str]:
+        """A small sweep of simulated executors over relays, whose processes may wait as long as they must."""
+        fixed = ["--zoo", "yolov4", "--runtime", "simulated", "--kind", "reference-gpu", "--devices", "1"]
+        fixed += ["--slo-ms", "150", "--repetitions", "1", "--retries", "0", "--starved-share", "1"]
+        fixed += ["--traces", "lte_upload_trace", "--shaping", "relay", "--out", str(self.out)]
+        return self.command("run", *fixed, *words)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {**os.environ, "MOONJELLY_HOSTS": str(machines.hosts_file(self.layout)), "COLUMNS": "200", **more}
+
+    def start(self, command: list[str]) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def call(self, command: list[str], **more: str) -> tuple[int, str]:
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment(**more), text=True, check=False, timeout=200,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+    def place(self, role: str) -> Any:
+        return next(machine for machine in self.layout.machines if machine.role == role)
+
+    def processes(self, *, sshd: bool = False) -> list[str]:
+        """Command lines on server and client machines, without (or of) sshd."""
+        found = []
+        for machine in self.layout.machines:
+            if machine.role == "manager":
+                continue
+            for pid in self.pids(machine.role):
+                try:
+                    line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
+                except FileNotFoundError:
+                    continue
+                if line and ("sshd" in line.split()[0]) == sshd:
+                    found.append(f"{machine.role} {pid} {line}")
+        return found
+
+    def pids(self, role: str) -> list[str]:
+        listed = subprocess.run(
+            ["ip", "netns", "pids", self.place(role).namespace], capture_output=True, text=True, check=True
+        )
+        return listed.stdout.split()
+
+    def pid_of(self, role: str, words: str) -> int:
+        return next(int(line.split()[1]) for line in self.processes() if line.startswith(role) and words in line)
+
+    def files(self) -> list[Path]:
+        """What lies in the work folders of the machines."""
+        return [path for machine in self.layout.machines for path in machine.work.iterdir()]
+
+    def streaming(self) -> bool:
+        """Whether the clients of the run in progress have been told to begin."""
+        return bool([job for machine in self.layout.machines for job in machine.work.glob("*/jobs/client-*/go")])
+
+    def is_clear(self) -> bool:
+        return not self.processes() and not self.files()
+
+    def record(self, run: str) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads((self.out / run / "run.json").read_text())
+        return told
+
+
+@pytest.fixture
+def bench(layout: Layout, root: Path, tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(layout, root, tmp_path / "experiment manager")
+    assert made.is_clear(), (made.processes(), made.files())
+    yield made
+    until(made.is_clear, lambda: f"{made.processes()} {made.files()}")
+
+
+def until(condition: Callable[[], bool], why: Callable[[], str] = str, timeout_s: float = ENDED_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, why()
+        time.sleep(0.05)
+
+
+def run_name(count: int, fps: int) -> str:
+    return f"lte_upload_trace/multiset/clients-{count}_slo-150_fps-{fps}_synthetic/iter-0"
+
+
+def test_a_killed_managers_sweep_resumes_and_leaves_nothing(bench: Bench) -> None:
+    """Two client machines; the manager is killed in the second run, and started again."""
+    first, second = run_name(2, 10), run_name(2, 15)
+    sweep = bench.sweep("--clients", "2", "--fps", "10,15", "--seconds", "3")
+    manager = bench.start(sweep)
+    until(lambda: (bench.out / first / "run.json").exists() and bench.streaming())
+    manager.kill()
+    manager.communicate()
+    assert bench.processes(), "what runs there outlives the manager"
+    before = (bench.out / first / "run.json").stat().st_mtime_ns
+
+    status, said = bench.call(sweep)
+
+    assert status == 0, said
+    assert "removed what an interrupted run had left on server" in said
+    assert "2 of 2 runs have a valid result" in said
+    assert (bench.out / first / "run.json").stat().st_mtime_ns == before, "a finished run was repeated"
+    assert bench.record(second)["state"] == "done"
+    table = pd.read_parquet(bench.out / "runs.parquet")
+    assert len(table) == 2 * (1 + 2)
+    assert (table["frames_captured"] > 0).all()
+    assert (table["on_time"] > 0).any()
+    logs = bench.out / second / "logs"
+    assert {path.name for path in (logs / "client").iterdir()} == {"host_0", "host_1"}
+    for name in ("server/frame_stats.csv", "server/plans.csv", "network/client0/shaping.csv", "jobs/server/exit.json"):
+        assert (logs / name).exists(), name
+    assert json.loads((bench.out / second / "summary.json").read_text())["clients"][1]["slo_ms"] == 150
+    assert json.loads((bench.out / "summary.json").read_text())["runs"] == {"all": 2, "done": 2}
+
+
+def test_ctrl_c_stops_everything_everywhere(bench: Bench) -> None:
+    manager = bench.start(bench.sweep("--clients", "2", "--fps", "15", "--seconds", "60"))
+    until(bench.streaming)
+    manager.send_signal(signal.SIGINT)
+    said, _ = manager.communicate(timeout=ENDED_S)
+    assert manager.returncode == 130, said
+    assert "the same command goes on where this one stopped" in said
+    assert bench.is_clear(), (bench.processes(), bench.files())
+
+
+def test_a_failed_run_is_repeated_and_keeps_its_logs(bench: Bench) -> None:
+    status, said = bench.call(bench.sweep("--clients", "1", "--fps", "15", "--policies", "none-such", "--retries", "1"))
+    run = "lte_upload_trace/none-such/clients-1_slo-150_fps-15_synthetic/iter-0"
+    assert status == 1
+    assert "none-such" in bench.record(run)["reason"], said
+    assert bench.record(run)["state"] == "failed"
+    assert "0 of 1 runs have a valid result" in said
+    for kept in (bench.out / run / "attempt-0", bench.out / run):
+        assert "none-such" in (kept / "logs" / "jobs" / "server" / "log").read_text()
+    assert pd.read_csv(bench.out / "runs.csv")["state"].tolist() == ["failed"]
+
+
+def test_an_unknown_host_key_is_refused_with_the_command_that_adds_it(bench: Bench, tmp_path: Path) -> None:
+    known, hosts = tmp_path / "known_hosts", tmp_path / "hosts.toml"
+    text = machines.hosts_file(bench.layout).read_text()
+    hosts.write_text(text.replace(str(bench.layout.manager.directory / "known_hosts"), str(known)))
+    check = bench.command("check", "--shaping", "none", "--hosts", str(hosts))
+    status, said = bench.call(check, COLUMNS="4000")
+    assert status == 1
+    commands = {part.split(" │")[0].strip() for part in said.split("then add it: ")[1:]}
+    assert len(commands) == 3, said
+    for command in commands:
+        words = machines.command_in(bench.layout.manager, ["sh", "-c", command])
+        subprocess.run(words, check=True, capture_output=True)
+    status, said = bench.call(check, COLUMNS="4000")
+    assert status == 0, said
+
+
+def test_what_is_wrong_is_said_in_one_table_before_anything_starts(bench: Bench, tmp_path: Path) -> None:
+    trace, key, hosts = tmp_path / "bad.txt", tmp_path / "other_key", tmp_path / "hosts.toml"
+    trace.write_text("5\n6\nseven\n")
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    text = machines.hosts_file(bench.layout).read_text()
+    hosts.write_text(text.replace('host = "10.77.0.11"', 'host = "10.77.0.99"'))
+    words = ("--traces", str(trace), "--sources", str(tmp_path / "gone.mp4"), "--shaping", "relay")
+    status, said = bench.call(bench.command("check", "--hosts", str(hosts), *words), COLUMNS="4000")
+    assert status == 1
+    assert "root@10.77.0.99:22 (client1) cannot be reached" in said
+    assert f"no file {tmp_path / 'gone.mp4'} there" in said
+    status, said = bench.call(bench.sweep("--clients", "1", "--traces", str(trace)), COLUMNS="4000")
+    assert status == 1
+    assert "line 3" in said
+    hosts.write_text(text.replace(str(bench.layout.manager.directory / "id_ed25519"), str(key)))
+    status, said = bench.call(bench.command("check", "--hosts", str(hosts), "--shaping", "none"), COLUMNS="4000")
+    assert status == 1
+    assert said.count("Authentication failed") == 3, said
+
+
+@pytest.mark.full
+def test_a_dropped_connection_does_not_end_a_run(bench: Bench) -> None:
+    manager = bench.start(bench.sweep("--clients", "2", "--fps", "15", "--seconds", "12"))
+    until(bench.streaming)
+    for _ in range(2):
+        sessions = [int(line.split()[1]) for line in bench.processes(sshd=True) if "[listener]" not in line]
+        assert sessions
+        for pid in sessions:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: any("[listener]" not in line for line in bench.processes(sshd=True)))
+    said, _ = manager.communicate(timeout=ENDED_S)
+    assert manager.returncode == 0, said
+    assert bench.record(run_name(2, 15))["attempt"] == 0
+    assert not (bench.out / run_name(2, 15) / "attempt-0").exists()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("victim", ["client-0", "server", "network-client0"])
+def test_a_process_that_dies_in_mid_run_fails_the_run_and_is_named(bench: Bench, victim: str) -> None:
+    manager = bench.start(bench.sweep("--clients", "2", "--fps", "15", "--seconds", "8"))
+    until(bench.streaming)
+    role, module = {
+        "client-0": ("client0", "-m client"),
+        "server": ("server", "-m server --zoo"),
+        "network-client0": ("client0", "-m network_shaping"),
+    }[victim]
+    job = next(path for machine in bench.layout.machines for path in machine.work.glob(f"*/jobs/{victim}/job.json"))
+    supervisor = json.loads(job.read_text())["pid"]
+    pid = next(
+        int(line.split()[1])
+        for line in bench.processes()
+        if line.startswith(role) and f" {module} " in line and int(line.split()[1]) != supervisor
+    )
+    os.kill(pid, signal.SIGKILL)
+    said, _ = manager.communicate(timeout=ENDED_S)
+    assert manager.returncode == 1, said
+    assert victim in bench.record(run_name(2, 15))["reason"]
+    assert (bench.out / run_name(2, 15) / "logs" / "client" / "host_1" / "frame_stats.csv").exists()
+
+
+@pytest.mark.full
+def test_a_starved_run_is_repeated_listed_and_left_out(bench: Bench) -> None:
+    sweep = bench.sweep("--clients", "1", "--fps", "15", "--seconds", "3", "--retries", "1", "--starved-share", "0")
+    status, said = bench.call(sweep)
+    run = run_name(1, 15)
+    assert status == 1
+    assert bench.record(run)["state"] == "starved"
+    assert "waited" in bench.record(run)["reason"]
+    assert f"{run} starved" in said
+    assert json.loads((bench.out / run / "attempt-0" / "run.json").read_text())["state"] == "starved"
+    table = pd.read_csv(bench.out / "runs.csv")
+    assert table["miss_rate"].isna().all()
+
+
+@pytest.mark.full
+def test_a_full_disk_at_the_manager_is_an_error_and_leaves_nothing(bench: Bench) -> None:
+    bench.out.mkdir()
+    sweep = bench.sweep("--clients", "1", "--fps", "15", "--seconds", "3")
+    inside = sweep.index(sys.executable)
+    script = 'mount -t tmpfs -o size=16k none "$0" && exec "$@"'
+    command = [*sweep[:inside], "unshare", "-m", "sh", "-c", script, str(bench.out), *sweep[inside:]]
+    status, said = bench.call(command)
+    assert status == 1
+    assert "No space left on device" in said
+    assert bench.is_clear(), (bench.processes(), bench.files())
+
+
+@pytest.mark.full
+def test_two_sweeps_do_not_collect_in_one_place(bench: Bench) -> None:
+    sweep = bench.sweep("--clients", "1", "--fps", "15", "--seconds", "60")
+    manager = bench.start(sweep)
+    until(bench.streaming)
+    status, said = bench.call(sweep)
+    assert status == 1
+    assert f"process {manager.pid} runs a sweep into" in said
+    manager.terminate()
+    manager.communicate(timeout=ENDED_S)
+    assert manager.returncode == 130
+
+
+@pytest.mark.full
+def test_jellyfishs_script_and_client_lines(bench: Bench, tmp_path: Path) -> None:
+    template = "host_{0} {1} client_ssh_port client_network_iface client_username /home/client_username/x/ {2} {3}\n"
+    lines = template.format(0, "client_ip", 75, 15) + template.format(1, "10.77.0.11", 150, 10)
+    (tmp_path / "client_cfg_template_2_var_var.txt").write_text(
+        lines.replace("/home/client_username/x/", str(bench.root))
+    )
+    manager = bench.layout.manager.directory
+    script = str(bench.root / "src" / "experiment_manager" / "run_experiments.sh")
+    work = str(bench.place("server").work)
+    words = [
+        "--zoo",
+        "yolov4",
+        "--runtime",
+        "simulated",
+        "--kind",
+        "reference-gpu",
+        "--devices",
+        "1",
+        "--shaping",
+        "relay",
+    ]
+    words += ["--seconds", "3", "--retries", "0", "--starved-share", "1"]
+    status, said = bench.call(
+        machines.command_in(bench.layout.manager, [script, *words]),
+        server_ip="10.77.0.1",
+        client_ip="10.77.0.10",
+        total_iter="1",
+        network_trace_type="synthetic_trace",
+        clients_cfg=str(tmp_path),
+        log_path=str(bench.out),
+        identity_file=str(manager / "id_ed25519"),
+        known_hosts=str(manager / "known_hosts"),
+        client_work_dir=work,
+        server_work_dir=work,
+    )
+    assert status == 0, said
+    run = "synthetic_trace/multiset/clients-2_var_var_synthetic/iter-0"
+    clients = json.loads((bench.out / run / "summary.json").read_text())["clients"]
+    assert [(client["slo_ms"], client["fps"]) for client in clients] == [(75, 15), (150, 10)]
+    assert {path.name for path in (bench.out / run / "logs" / "network").iterdir()} == {"client0", "10.77.0.11"}
