@@ -65,6 +65,7 @@ def run(options: ClientOptions, descriptors: Descriptors) -> int:
         SourceError, ConnectionLostError, SessionError, ConfigError: see their texts.
     """
     cv2.setNumThreads(1)  # several clients share a host
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a lost connection is told in our words
     loop = new_event_loop()
     try:
         return loop.run_until_complete(_Process(options, descriptors).run())
@@ -80,6 +81,7 @@ class _Process:
         self._descriptors = descriptors
         self._clock = MonotonicClock()
         self._stop = StopRequest()
+        self._troubled = False
 
     async def run(self) -> int:
         self._stop.listen(self._descriptors.lifeline)
@@ -185,9 +187,10 @@ class _Process:
         write_client_summary(self._options.out, {self._camera.client_id: info}, [self._options.out])
 
     def _on_state(self, state: ConnectionState, reason: str) -> None:
-        told = state in (ConnectionState.RECONNECTING, ConnectionState.DRAINING) or reason == "resumed"
-        level = logging.WARNING if told else logging.INFO
+        self._troubled |= state in (ConnectionState.RECONNECTING, ConnectionState.DRAINING)
+        level = logging.WARNING if self._troubled else logging.INFO
         _log.log(level, "%s: %s: %s", self._camera.name, state.value, reason)
+        self._troubled &= state is not ConnectionState.READY
 
 
 def write_client_summary(out: Path, clients: dict[int, ClientInfo], directories: list[Path]) -> None:

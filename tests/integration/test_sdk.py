@@ -300,6 +300,18 @@ async def test_garbage_in_mid_stream_costs_the_connection_only() -> None:
         assert results[-1].outcome is Outcome.ON_TIME
 
 
+async def test_a_message_that_is_partly_wrong_has_no_effect_at_all() -> None:
+    async with stub_server(answer=lambda frame: None) as server, client_of(server, slo_ms=500) as client:
+        running = asyncio.create_task(client.detect(PICTURE))
+        await until(lambda: server.frames, "the frame arrives")
+        wrong = on_time(server.frames[0])
+        wrong.next_variant = 77
+        server.say(pb.ServerMessage(results=[on_time(server.frames[0]), wrong]))
+        result = await running
+        assert result.outcome is Outcome.LOST, "its answer came in a message that could not be trusted"
+        assert client.statistics.captured == 1
+
+
 async def test_drain_stops_new_frames_and_finishes_old_ones() -> None:
     hold = asyncio.Event()
     async with stub_server(hold_results=hold) as server, client_of(server) as client:
@@ -308,7 +320,7 @@ async def test_drain_stops_new_frames_and_finishes_old_ones() -> None:
         server.say(pb.ServerMessage(drain=pb.Drain(grace_s=5, reason="new release")))
         await until(lambda: client.state is ConnectionState.DRAINING, "the notice arrives")
         refused = await client.detect(PICTURE)
-        assert (refused.outcome, refused.reason) == (Outcome.SKIPPED, "the server is stopping: new release")
+        assert (refused.outcome, refused.reason) == (Outcome.SKIPPED, "the server drains: new release")
         hold.set()
         assert (await running).outcome is Outcome.ON_TIME
         server.end_streams()

@@ -160,7 +160,7 @@ def test_why_no_frame_can_be_sent() -> None:
     assert busy.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "4 frames are unanswered already")
     draining = session()
     draining.receive(wire.ServerMessage(drain=wire.Drain(1.0, "new release")), at(1))
-    assert draining.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "the server is stopping: new release")
+    assert draining.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "the server drains: new release")
     assert session().obstacle(at(1)) is None
 
 

@@ -5,7 +5,8 @@ Needs the extra ``client`` and no torch.
 
 from moonjelly.adaptation import Send
 from moonjelly.rpc.messages import PlanUpdate, StageTimes, ZooInfo, ZooVariant
-from moonjelly.sdk.client import AsyncClient, ConnectionState
+from moonjelly.sdk.client import AsyncClient
+from moonjelly.sdk.connection import ConnectionState
 from moonjelly.sdk.encoding import encode
 from moonjelly.sdk.results import EncodedFrame, FrameResult
 from moonjelly.sdk.session import Withheld

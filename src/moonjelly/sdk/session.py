@@ -203,7 +203,7 @@ class Session:
         if self._plan is None or not self._connected:
             return Withheld(Outcome.SKIPPED, "no connection to the server")
         if self._drain is not None:
-            return Withheld(Outcome.SKIPPED, f"the server is stopping: {self._drain.reason}")
+            return Withheld(Outcome.SKIPPED, f"the server drains: {self._drain.reason}")
         if not self._plan.placed and now < self._next_probe:
             return Withheld(Outcome.REJECTED, self._plan.reason or "no place in the plan")
         if len(self._in_flight) >= self._max_outstanding:
@@ -302,13 +302,13 @@ class Session:
         Raises:
             ProtocolError: it names what this session does not have.
         """
+        self._check(message)
         for pong in message.pongs:
             self._pings_unanswered = max(0, self._pings_unanswered - 1)
             self._observe(network.Exchange(0, pong.sent_client_ns, pong.received_ns, pong.sent_ns, now))
         for ack in message.acks:
             self._acknowledge(ack, now)
         if message.plan is not None:
-            self._check_variant(message.plan.variant)
             self._plan = message.plan
         if message.drain is not None:
             self._drain = message.drain
@@ -329,9 +329,6 @@ class Session:
         self._observe(network.Exchange(len(frame.encoded.data), frame.sent, ack.received_ns, ack.sent_ns, now))
 
     def _answer(self, result: wire.Result, now: ClientInstant) -> FrameResult | None:
-        self._check_variant(result.variant)
-        self._check_variant(result.next_variant)
-        self._check_classes(result)
         if self._plan is not None and result.plan_version >= self._plan.version and self._plan.placed:
             self._plan = replace(self._plan, version=result.plan_version, variant=result.next_variant)
         frame = self._in_flight.get(result.frame_id)
@@ -347,6 +344,15 @@ class Session:
 
     def _observe(self, exchange: network.Exchange) -> None:
         self.link = network.observe(self.link, exchange)
+
+    def _check(self, message: wire.ServerMessage) -> None:
+        """Refuse a message whole, before any part of it has had an effect."""
+        if message.plan is not None:
+            self._check_variant(message.plan.variant)
+        for result in message.results:
+            self._check_variant(result.variant)
+            self._check_variant(result.next_variant)
+            self._check_classes(result)
 
     def _check_variant(self, index: int) -> None:
         count = len(self._welcome.zoo.variants) if self._welcome else 0

@@ -13,7 +13,7 @@ from typing import Any
 import grpc
 import grpc.aio
 
-from moonjelly.errors import ConfigError, ConnectionLostError, SessionError
+from moonjelly.errors import ConfigError, ConnectionLostError, MoonjellyError, SessionError
 from moonjelly.rpc.convert import client_to_wire, server_from_wire
 from moonjelly.rpc.messages import STREAM_METHOD, ClientMessage, ServerMessage
 
@@ -29,11 +29,11 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
 )
-_REFUSED = {
-    grpc.StatusCode.UNAUTHENTICATED: SessionError,
-    grpc.StatusCode.PERMISSION_DENIED: SessionError,
-    grpc.StatusCode.INVALID_ARGUMENT: ConfigError,
-    grpc.StatusCode.UNIMPLEMENTED: ConfigError,
+_REFUSED: dict[str, type[MoonjellyError]] = {
+    "UNAUTHENTICATED": SessionError,
+    "PERMISSION_DENIED": SessionError,
+    "INVALID_ARGUMENT": ConfigError,
+    "UNIMPLEMENTED": ConfigError,
 }
 """Statuses that trying again does not cure."""
 
@@ -94,26 +94,44 @@ class Stream:
         if not isinstance(data, bytes):
             code = await self._call.code()
             if code is not grpc.StatusCode.OK:
-                raise _fault(self._target, code, await self._call.details())
+                raise await self._status()
             return None
         return server_from_wire(data)
 
     async def finish(self) -> None:
-        """Say that nothing more will be written."""
-        await self._call.done_writing()
+        """Say that nothing more will be written.
+
+        Raises:
+            ConnectionLostError: the stream has ended.
+        """
+        try:
+            await self._call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as fault:
+            raise await self._explain(fault) from None
 
     async def close(self) -> None:
         """End the call and its channel. Idempotent."""
         await self._channel.close(grace=None)
 
+    async def _status(self) -> MoonjellyError:
+        code = await self._call.code()
+        return fault_of(self._target.address, code.name, await self._call.details())
+
     async def _explain(self, fault: Exception) -> Exception:
         if isinstance(fault, grpc.aio.AioRpcError):
-            return _fault(self._target, fault.code(), fault.details())
+            return fault_of(self._target.address, fault.code().name, fault.details())
         if self._call.done():
-            return _fault(self._target, await self._call.code(), await self._call.details())
+            return await self._status()
         return ConnectionLostError(f"the stream to {self._target.address} has ended")
 
 
-def _fault(target: Target, code: grpc.StatusCode, details: str | None) -> Exception:
-    text = f"{target.address}: {code.name}{': ' + details if details else ''}"
+def fault_of(address: str, code: str, details: str | None) -> MoonjellyError:
+    """The error that stands for a status of the stream, or for an error message on it.
+
+    Args:
+        address: of the server.
+        code: name of a gRPC status code.
+        details: in words.
+    """
+    text = f"{address}: {code}{': ' + details if details else ''}"
     return _REFUSED.get(code, ConnectionLostError)(text)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from moonjelly.adaptation import Send
 from moonjelly.rpc.messages import PlanUpdate, ZooInfo
-from moonjelly.sdk.client import AsyncClient, ConnectionState
+from moonjelly.sdk.client import AsyncClient
+from moonjelly.sdk.connection import ConnectionState
 from moonjelly.sdk.results import EncodedFrame, FrameResult
 from moonjelly.sdk.session import Withheld
 from moonjelly.sdk.statistics import Statistics
