@@ -90,6 +90,13 @@ async def stream(port: int, method: str) -> AsyncIterator[Any]:
         call.cancel()
 
 
+@contextlib.asynccontextmanager
+async def streams(port: int, method: str, count: int) -> AsyncIterator[list[Any]]:
+    """Several of them, each on a connection of its own."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(stream(port, method)) for _ in range(count)]
+
+
 async def join(call: Any, **changes: Any) -> None:
     """Say hello and wait for a place."""
     await call.write(convert.client_to_wire(hello(**changes)))
