@@ -1,0 +1,148 @@
+"""Both directions of the wire agree: what one side writes, the other reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moonjelly.errors import ProtocolError
+from moonjelly.rpc import convert, messages
+from moonjelly.rpc import serving_pb2 as pb
+from moonjelly.types import Detections, Outcome
+from moonjelly.units import ClientInstant, ServerInstant
+
+uint64 = st.integers(0, 2**64 - 1)
+uint32 = st.integers(0, 2**32 - 1)
+measures = st.floats(0.0, 1e12, allow_nan=False)
+SENT = ServerInstant(77)
+
+client_messages = st.one_of(
+    st.builds(
+        messages.Hello,
+        name=st.text(max_size=20),
+        slo_ms=measures,
+        fps=measures,
+        group=st.text(min_size=1, max_size=5),
+        resume_token=st.binary(max_size=20),
+        bandwidth_bps=measures,
+        one_way_ms=measures,
+        protocol_version=uint32,
+    ),
+    st.builds(
+        messages.Frame,
+        frame_id=uint64,
+        captured_ns=uint64.map(ClientInstant),
+        sent_ns=uint64.map(ClientInstant),
+        width=uint32,
+        height=uint32,
+        variant=uint32,
+        quality=uint32,
+        bandwidth_bps=measures,
+        rtt_ms=measures,
+        server_minus_client_ns=st.integers(-(2**63), 2**63 - 1),
+        offset_bound_ns=uint64,
+        data=st.binary(max_size=50),
+    ),
+    st.builds(messages.Ping, sent_ns=uint64.map(ClientInstant)),
+    st.builds(messages.Bye, reason=st.text(max_size=20)),
+)
+plans = st.builds(
+    messages.PlanUpdate,
+    version=uint64,
+    placed=st.booleans(),
+    variant=uint32,
+    batch=uint32,
+    device=uint32,
+    reason=st.text(max_size=9),
+    infer_ms=measures,
+    overhead_ms=measures,
+)
+
+
+def result(boxes: int, **changes: Any) -> messages.Result:
+    draw = np.random.default_rng(boxes)
+    detections = Detections(
+        draw.random((boxes, 4), np.float32), draw.random(boxes, np.float32), draw.integers(0, 9, boxes, np.int32)
+    )
+    stages = messages.StageTimes(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7, 8)
+    fields: dict[str, Any] = {
+        "frame_id": 3, "outcome": Outcome.ON_TIME, "reason": "", "detections": detections, "variant": 1,
+        "next_variant": 2, "plan_version": 9, "stages": stages, "sent_ns": ServerInstant(1),
+    }  # fmt: skip
+    return messages.Result(**(fields | changes))
+
+
+@given(client_messages)
+def test_a_clients_message_survives(message: messages.ClientMessage) -> None:
+    assert convert.client_from_wire(convert.client_to_wire(message)) == message
+
+
+def test_an_unknown_offset_stays_unknown() -> None:
+    frame = messages.Frame(1, ClientInstant(2), ClientInstant(3), 64, 64, 0, 90, 0.0, 0.0, None, 0, b"x")
+    assert convert.client_from_wire(convert.client_to_wire(frame)) == frame
+
+
+@given(st.lists(plans, max_size=1), st.integers(0, 5))
+def test_a_servers_message_survives_and_is_stamped(plan: list[messages.PlanUpdate], boxes: int) -> None:
+    message = messages.ServerMessage(
+        acks=(messages.Ack(1, ServerInstant(5), ServerInstant(6), 100),),
+        results=(result(boxes), result(boxes, outcome=Outcome.DROPPED, reason="late")),
+        plan=plan[0] if plan else None,
+        pongs=(messages.Pong(ClientInstant(1), ServerInstant(2), ServerInstant(3)),),
+    )
+    read = convert.server_from_wire(convert.server_to_wire(message, SENT))
+    assert read.plan == message.plan
+    assert read.acks == (messages.Ack(1, ServerInstant(5), SENT, 100),)
+    assert read.pongs == (messages.Pong(ClientInstant(1), ServerInstant(2), SENT),)
+    for mine, theirs in zip(message.results, read.results, strict=True):
+        assert (theirs.outcome, theirs.reason, theirs.stages, theirs.sent_ns) == (
+            mine.outcome,
+            mine.reason,
+            mine.stages,
+            SENT,
+        )
+        np.testing.assert_array_equal(theirs.detections.boxes, mine.detections.boxes)
+        np.testing.assert_array_equal(theirs.detections.scores, mine.detections.scores)
+        np.testing.assert_array_equal(theirs.detections.classes, mine.detections.classes)
+
+
+def test_welcome_drain_and_error_survive() -> None:
+    zoo = messages.ZooInfo("paper", "default", (messages.ZooVariant("net-64", 64, 0.5),), ("car",))
+    plan = messages.PlanUpdate(1, True, 0)
+    message = messages.ServerMessage(
+        welcome=messages.Welcome(7, b"token", 30.0, True, 5, zoo, plan, 1000, 32, "0.1"),
+        drain=messages.Drain(3.0, "stopping"),
+        error=messages.StreamError("ABORTED", "why", 4, True),
+    )
+    read = convert.server_from_wire(convert.server_to_wire(message, SENT))
+    assert (read.welcome, read.drain, read.error) == (message.welcome, message.drain, message.error)
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        (pb.ClientMessage(), "a message of no kind"),
+        (pb.ClientMessage(frame=pb.Frame(frame_id=4)), r"frame 4 has encoding 0; JPEG \(1\) is known"),
+        (
+            pb.ClientMessage(frame=pb.Frame(encoding=pb.ENCODING_JPEG, rtt_ms=float("inf"))),
+            "rtt_ms is inf; it must be finite",
+        ),
+        (pb.ClientMessage(hello=pb.Hello(bandwidth_bps=-1.0)), "bandwidth_bps is -1.0"),
+    ],
+)
+def test_what_the_wire_does_not_allow_is_refused_in_words(message: pb.ClientMessage, text: str) -> None:
+    with pytest.raises(ProtocolError, match=text):
+        convert.client_from_wire(message.SerializeToString())
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_refused_or_read_but_never_anything_else(data: bytes) -> None:
+    try:
+        message = convert.client_from_wire(data)
+    except ProtocolError:
+        return
+    assert isinstance(message, messages.Hello | messages.Frame | messages.Ping | messages.Bye)

@@ -1,0 +1,210 @@
+"""The server's small parts: messages between processes, shared memory, outbox, options, restart pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moonjelly import config
+from moonjelly.errors import ConfigError, ProtocolError
+from moonjelly.planning import Assignment, Client, Device, Plan, Problem
+from moonjelly.profiles import Profile
+from moonjelly.rpc import messages
+from moonjelly.types import Outcome, Variant
+from moonjelly.units import ClientInstant, ServerInstant
+from server import endpoint, ipc
+from server.arena import RUNNING, SlotPool, create_arena
+from server.channel import Channel, pair
+from server.config import ServerOptions
+from server.endpoint import MAX_WAITING_ITEMS, Outbox, gather
+from server.processes import Pause
+
+PROFILE = Profile("gpu", (Variant("net", "net", 64),), (0.5,), ((1.0, 2.0),))
+SUBMIT = ipc.Submit(1, 2, 3, 4, 5, "default", 64, 64, 10, 20)
+ANSWER = ipc.Answer(1, Outcome.FAILED, "why", b"", b"", b"", 5, 6)
+BATCH = ipc.Batch(0, "default", 1, 1, (0,), 2, 3, 4.5, 6, 7, 8, 1, (ANSWER,))
+
+
+class TestMessages:
+    @pytest.mark.parametrize(
+        "message",
+        [
+            SUBMIT,
+            BATCH,
+            ipc.Serve(1, "default", 2, 3),
+            ipc.Forget(7),
+            ipc.Ready(0, "cpu", "a CPU", "onnx", {"onnxruntime": "1"}),
+            ipc.Switched(0, 1, "default", 2, ("a", "b")),
+            ipc.PlanRequest(
+                3,
+                Problem(
+                    (Client(1, 15.0, 100.0, (5.0,)),),
+                    (Device(0, "gpu"),),
+                    {("gpu", "default"): PROFILE},
+                    Plan((Assignment(0, "default", 0, 1, (1,)),), {2: "full"}),
+                ),
+            ),
+            ipc.PlanReply(3, None, "boom", 1.5),
+            ipc.LogRows((), (), ()),
+        ],
+        ids=lambda message: type(message).__name__,
+    )
+    def test_they_survive(self, message: ipc.Message) -> None:
+        assert ipc.decode(ipc.encode(message)) == message
+
+    @pytest.mark.parametrize("data", [b"", b"\xff", b"\x01garbage"])
+    def test_garbage_is_refused(self, data: bytes) -> None:
+        with pytest.raises(ProtocolError, match="between processes"):
+            ipc.decode(data)
+
+
+class TestChannel:
+    def test_messages_arrive_in_order_and_the_end_is_noticed(self) -> None:
+        ours, theirs = (Channel(end) for end in pair())
+        for key in range(3):
+            assert ours.send(ipc.Forget(key))
+        assert list(theirs.ready()) == [ipc.Forget(0), ipc.Forget(1), ipc.Forget(2)]
+        ours.close()
+        with pytest.raises(EOFError, match="the other process has gone"):
+            theirs.receive()
+        with pytest.raises(EOFError):
+            theirs.send(ipc.Forget(1))
+        theirs.close()
+
+    def test_a_full_channel_says_so_and_loses_nothing(self) -> None:
+        ours, theirs = (Channel(end) for end in pair())
+        ours.set_blocking(False)
+        sent = 0
+        while ours.send(ipc.Refused("x" * 50_000, sent)):
+            sent += 1
+        assert [message.exit_code for message in theirs.ready() if isinstance(message, ipc.Refused)] == list(
+            range(sent)
+        )
+        assert ours.send(ipc.Forget(1))
+        ours.close()
+        theirs.close()
+
+
+class TestArena:
+    def test_slots_hold_what_was_written(self) -> None:
+        with contextlib.closing(create_arena("test", 4, 100)) as arena:
+            for slot in range(4):
+                arena.write(slot, bytes([slot]) * 100)
+            assert [bytes(arena.read(slot, 100)) for slot in range(4)] == [bytes([slot]) * 100 for slot in range(4)]
+            with pytest.raises(ValueError, match="101 bytes do not fit into a slot of 100"):
+                arena.write(0, bytes(101))
+
+    def test_what_runs_is_marked(self) -> None:
+        with contextlib.closing(create_arena("test", 5000, 10)) as arena:
+            arena.mark(4999, RUNNING)
+            arena.write(0, b"x" * 10)
+            assert arena.running() == {4999}
+            arena.clear()
+            assert arena.running() == frozenset()
+            assert bytes(arena.read(0, 10)) == b"x" * 10
+
+    def test_the_pool_gives_each_slot_once_and_the_last_freed_first(self) -> None:
+        pool = SlotPool(3)
+        assert [pool.take() for _ in range(4)] == [0, 1, 2, None]
+        pool.free(1)
+        pool.free(0)
+        assert [pool.take(), pool.take()] == [0, 1]
+        with pytest.raises(ValueError, match="slot 7 is freed twice"):
+            pool.free(7)
+
+
+def ack(frame_id: int) -> messages.Ack:
+    return messages.Ack(frame_id, ServerInstant(1), ServerInstant(2), 3)
+
+
+class TestOutbox:
+    async def test_an_ack_waits_for_a_companion_but_not_for_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(endpoint, "ACK_LINGER_S", 3600.0)
+        outbox = Outbox()
+        outbox.put(ack(1))
+        taking = asyncio.ensure_future(outbox.take())
+        await asyncio.sleep(0)
+        assert not taking.done()
+        pong = messages.Pong(ClientInstant(1), ServerInstant(2), ServerInstant(3))
+        outbox.put(pong)
+        assert await taking == [ack(1), pong]
+        monkeypatch.setattr(endpoint, "ACK_LINGER_S", 0.0)
+        alone = Outbox()
+        alone.put(ack(2))
+        assert await alone.take() == [ack(2)]
+
+    async def test_the_end_comes_after_what_was_put(self) -> None:
+        outbox = Outbox()
+        outbox.put(ack(1))
+        outbox.end()
+        assert await outbox.take() == [ack(1)]
+        assert await outbox.take() == []
+
+    async def test_it_is_bounded(self) -> None:
+        outbox = Outbox()
+        for number in range(MAX_WAITING_ITEMS):
+            outbox.put(ack(number))
+        assert not outbox.overrun.done()
+        outbox.put(ack(0))
+        assert outbox.overrun.done()
+
+    def test_items_of_one_kind_keep_their_order_and_the_last_plan_counts(self) -> None:
+        plans = [messages.PlanUpdate(version, True, 0) for version in (1, 2)]
+        message = gather([ack(1), plans[0], ack(2), plans[1]])
+        assert message.acks == (ack(1), ack(2))
+        assert message.plan == plans[1]
+        assert not message.results
+
+
+class TestOptions:
+    def load(self, **overrides: Any) -> ServerOptions:
+        return config.load(ServerOptions, overrides=overrides)
+
+    def test_defaults(self) -> None:
+        options = self.load()
+        assert (options.host, options.port, options.interval_s, options.max_batch) == ("127.0.0.1", 10001, 0.5, 12)
+        assert options.zoos == {"default": "synthetic"}
+
+    def test_zoos_by_group(self, tmp_path: Path) -> None:
+        odd = str(tmp_path / "a=b")
+        assert self.load(zoo=("synthetic", "boats=harbour")).zoos == {"default": "synthetic", "boats": "harbour"}
+        assert self.load(zoo=(odd,)).zoos == {"default": odd}
+        with pytest.raises(ConfigError, match="two zoos for one group among a, b; write GROUP=ZOO"):
+            self.load(zoo=("a", "b"))
+
+    def test_the_environment_gives_lists_as_text(self) -> None:
+        options = config.load(
+            ServerOptions, environment={"MOONJELLY_SERVER_SPEEDS": "1,0.5"}, prefix="MOONJELLY_SERVER_"
+        )
+        assert [options.speed_of(device) for device in range(3)] == [1.0, 0.5, 1.0]
+
+    @pytest.mark.parametrize(
+        ("overrides", "text"),
+        [
+            ({"port": 70000}, "'port' = 70000: Input should be less than or equal to 65535"),
+            ({"speeds": "0"}, r"'speeds.0' = '?0'?: Input should be greater than 0"),
+            ({"dispatcher": "guess"}, "'dispatcher' = 'guess': Value error, allowed: edf-adaptive"),
+            ({"tls_cert": "cert.pem"}, "tls_cert and tls_key go together"),
+            ({"zoo": ()}, "zoo is empty; name one"),
+        ],
+    )
+    def test_the_impossible_is_named(self, overrides: dict[str, Any], text: str) -> None:
+        with pytest.raises(ConfigError, match=text):
+            self.load(**overrides)
+
+
+def test_restarts_are_spaced_out_while_they_do_not_hold() -> None:
+    pause = Pause()
+    pauses = []
+    now = 100.0
+    for _ in range(10):
+        pause.held(now)
+        pauses.append(pause.next_s(now + 1.0))
+    assert pauses[:3] == [0.05, 0.1, 0.2]
+    assert pauses[-1] == 10.0
+    pause.held(now)
+    assert pause.next_s(now + 60.0) == 0.05
