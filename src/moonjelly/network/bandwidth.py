@@ -10,8 +10,8 @@ which is the estimate's staleness.
 
 A shaper or a radio scheduler may pass the first bytes after a pause at once (a token bucket). Reading a frame then as
 ``size / time`` overestimates the link, the more the smaller the frame. How many bytes are free cannot be read off one
-frame, so one filter runs per assumed bucket size, and the one that has best predicted the recent transfer times
-answers. Frames of different sizes and frames sent back to back tell them apart.
+frame, so one filter runs per assumed bucket size, and each counts by how well it has predicted the transfer times.
+Frames of different sizes and frames sent back to back tell them apart.
 """
 
 from __future__ import annotations
@@ -35,11 +35,14 @@ _SHAPE_VARIANCE = 0.0005
 _GATE = 3.0
 _GATE_OPENING = 0.5
 _MIN_TRANSFER_NS = 50_000.0
-_SCORE_GAIN = 0.002
+_FORGETTING = 0.002
+"""Per frame: a bucket is a property of the route and stays for minutes."""
 _WORST = 16.0
 """Surprise (in squared standard deviations) beyond which a frame is just an outlier."""
-_BUCKET_PENALTY = 0.0003
-"""Nats per frame by which a bucket must beat none."""
+_BUCKET_DOUBT = 1.0
+"""Nats against any bucket at all, before a frame was seen; most links have none ..."""
+_PRIOR_BUCKET_BYTES = 6_000.0
+"""... and those that have one have a small one."""
 _CREEP = 0.1
 _LOG_FASTEST = math.log(1e9)
 _DEMAND_WINDOW_NS = 1.0 * NS_PER_S
@@ -53,7 +56,7 @@ class _Filter:
         bucket_bytes: assumed.
         log_rate: natural logarithm of bit/s.
         variance: of ``log_rate`` at the last update.
-        surprisal: smoothed negative log-likelihood of the transfer times under its predictions.
+        surprisal: negative log-likelihood of the transfer times under its predictions, slowly forgotten.
     """
 
     bucket_bytes: float
@@ -79,23 +82,38 @@ class BandwidthState:
     demand_bps: float
 
     @property
-    def _best(self) -> _Filter:
-        return min(self.filters, key=lambda item: item.surprisal + (_BUCKET_PENALTY if item.bucket_bytes else 0.0))
-
-    @property
     def bandwidth_bps(self) -> float:
         """The estimate: never below what the link has just carried."""
-        return math.exp(self._best.log_rate)
+        return math.exp(self._mean_and_variance()[0])
 
     @property
     def bucket_bytes(self) -> float:
         """Bytes that seem to pass at once after a pause."""
-        return self._best.bucket_bytes
+        return sum(weight * item.bucket_bytes for weight, item in zip(self._weights(), self.filters, strict=True))
 
     def deviation(self, now: ClientInstant) -> float:
         """Standard deviation of the natural logarithm of the rate, grown with the estimate's age."""
         age_s = max(0, now - self.updated) / NS_PER_S
-        return math.sqrt(min(self._best.variance + WALK_PER_S * age_s, STATIONARY_VARIANCE))
+        return math.sqrt(min(self._mean_and_variance()[1] + WALK_PER_S * age_s, STATIONARY_VARIANCE))
+
+    def _weights(self) -> list[float]:
+        """How far each filter is to be believed: its likelihood times the prior, which prefers small buckets."""
+        losses = [item.surprisal + _doubt(item.bucket_bytes) for item in self.filters]
+        least = min(losses)
+        likelihoods = [math.exp(least - loss) for loss in losses]
+        total = sum(likelihoods)
+        return [likelihood / total for likelihood in likelihoods]
+
+    def _mean_and_variance(self) -> tuple[float, float]:
+        """Of the log rate, over the filters: where they disagree and nothing tells them apart, that is uncertainty."""
+        weighted = list(zip(self._weights(), self.filters, strict=True))
+        mean = sum(weight * item.log_rate for weight, item in weighted)
+        variance = sum(weight * (item.variance + (item.log_rate - mean) ** 2) for weight, item in weighted)
+        return mean, variance
+
+
+def _doubt(bucket_bytes: float) -> float:
+    return _BUCKET_DOUBT + bucket_bytes / _PRIOR_BUCKET_BYTES if bucket_bytes else 0.0
 
 
 def observe(state: BandwidthState | None, exchange: Exchange, floor: RoundTripState) -> BandwidthState | None:
@@ -185,7 +203,7 @@ def _within_bucket(
 
 
 def _remembered(surprisal: float, unlikely: float) -> float:
-    return surprisal + _SCORE_GAIN * (unlikely - surprisal)
+    return (1.0 - _FORGETTING) * surprisal + unlikely
 
 
 def _smoothed_demand(state: BandwidthState, exchange: Exchange) -> float:
