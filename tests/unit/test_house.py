@@ -21,6 +21,7 @@ DECIDING = [
         for path in LIBRARY.glob(f"{name}*/**/*.py")
     ),
     *(path for name in ("network", "adaptation", "dispatching") for path in LIBRARY.glob(f"{name}.py")),
+    *(ROOT / "src" / "server" / "core").glob("*.py"),
 ]
 FORBIDDEN_MODULES = {
     "asyncio", "concurrent", "ctypes", "datetime", "grpc", "logging", "multiprocessing", "os", "queue", "random",
@@ -40,7 +41,7 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", [p for p in DECIDING if p.exists()], ids=lambda p: str(p.relative_to(LIBRARY)))
+@pytest.mark.parametrize("path", [p for p in DECIDING if p.exists()], ids=lambda p: str(p.relative_to(ROOT / "src")))
 def test_the_deciding_ring_has_no_clock_randomness_socket_process_thread_or_log(path: Path) -> None:
     assert not imported(path) & FORBIDDEN_MODULES
     assert not GLOBAL_RANDOMNESS.findall(path.read_text(encoding="utf-8"))

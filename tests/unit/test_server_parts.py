@@ -17,9 +17,10 @@ from moonjelly.rpc import messages
 from moonjelly.types import Outcome, Variant
 from moonjelly.units import ClientInstant, ServerInstant
 from server import endpoint, ipc
-from server.arena import RUNNING, SlotPool, create_arena
+from server.arena import RUNNING, create_arena
 from server.channel import Channel, pair
 from server.config import ServerOptions
+from server.core.slots import SlotPool
 from server.endpoint import MAX_WAITING_ITEMS, Outbox, gather
 from server.processes import Pause
 

@@ -26,7 +26,6 @@ from moonjelly.types import Detections, Outcome
 from moonjelly.units import NS_PER_MS, NS_PER_S, ServerInstant, ms_to_ns, ns_to_ms
 from moonjelly.version import __version__
 from server import ipc
-from server.arena import SlotPool
 from server.core import events as ev
 from server.core.devices import DeviceState
 from server.core.frames import FrameBook, PendingFrame, deadline_of
@@ -47,6 +46,7 @@ from server.core.placement import (
 )
 from server.core.planner import PLANNER_PATIENCE_NS, PlanClock
 from server.core.sessions import Session, SessionTable, check_hello
+from server.core.slots import SlotPool
 
 HANG_NS = 10 * NS_PER_S
 """A device that holds a frame for longer hangs."""

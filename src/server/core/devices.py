@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from moonjelly.planning.problem import Assignment
-from server.arena import SlotPool
+from server.core.slots import SlotPool
 
 _SMOOTHING = 0.5
 """Jellyfish's weight of the newest sample of the server's own times."""
