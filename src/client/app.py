@@ -16,6 +16,7 @@ from client import process
 from client.config import ENVIRONMENT_PREFIX, ClientOptions
 from client.fleet import Fleet
 from client.process import Descriptors
+from client.progress import Show
 from client.sources import BufferStrategy
 from moonjelly.config import load
 from moonjelly.errors import MoonjellyError
@@ -61,15 +62,16 @@ def client(  # noqa: D103 - typer shows the help above
     options = load(ClientOptions, file=config, environment=os.environ, prefix=ENVIRONMENT_PREFIX, overrides=given)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     descriptors = Descriptors(ready_fd, start_fd, status_fd, lifeline_fd)
-    raise typer.Exit(_run_fleet(options, descriptors) if options.clients > 1 else process.run(options, descriptors))
+    with Console(stderr=True).status(f"connecting to {options.server}") as status:
+        start = _run_fleet if options.clients > 1 else process.run
+        result = start(options, descriptors, status.update)
+    raise typer.Exit(result)
 
 
-def _run_fleet(options: ClientOptions, descriptors: Descriptors) -> int:
+def _run_fleet(options: ClientOptions, descriptors: Descriptors, show: Show) -> int:
     loop = new_event_loop()
-    console = Console(stderr=True)
     try:
-        with console.status(f"starting {options.clients} clients") as status:
-            return loop.run_until_complete(Fleet(options, descriptors, status.update).run())
+        return loop.run_until_complete(Fleet(options, descriptors, show).run())
     finally:
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()

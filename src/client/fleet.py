@@ -8,18 +8,16 @@ import os
 import signal
 import sys
 from asyncio.subprocess import Process
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from client.config import Camera, ClientOptions
 from client.process import Descriptors, write_client_summary
-from client.progress import LineWriter
+from client.progress import LineWriter, Show, progress_line
 from client.stopping import StopRequest, at_end_of
 from moonjelly.errors import MoonjellyError
 from moonjelly.summary import ClientInfo
-from moonjelly.types import Outcome
 
 START_TIMEOUT_S = 60.0
 """For importing and opening the source, beside the time to register."""
@@ -55,12 +53,10 @@ class Fleet:
     Args:
         options: with ``clients`` > 1.
         descriptors: of the parent; the fleet is ready when all clients are.
-        show: told of the clients' status lines once a second.
+        show: told of the progress, in words.
     """
 
-    def __init__(
-        self, options: ClientOptions, descriptors: Descriptors, show: Callable[[str], None] = lambda line: None
-    ) -> None:
+    def __init__(self, options: ClientOptions, descriptors: Descriptors, show: Show) -> None:
         self._options = options
         self._descriptors = descriptors
         self._show = show
@@ -183,15 +179,6 @@ class Fleet:
                 clients[member.camera.client_id] = ClientInfo(settings["slo_ms"], settings["fps"], settings["name"])
         if clients:
             write_client_summary(self._options.out, clients, [member.directory for member in self._members])
-
-
-def progress_line(latest: list[dict[str, Any]]) -> str:
-    """What the newest status lines say together."""
-    captured = sum(status["captured"] for status in latest)
-    missed = sum(status[outcome.value.lower()] for status in latest for outcome in Outcome if outcome.is_miss)
-    seconds = max((status["t_s"] for status in latest), default=0.0)
-    share = 100.0 * missed / captured if captured else 0.0
-    return f"{seconds:.0f} s: {len(latest)} clients, {captured} frames captured, {share:.2f} % missed"
 
 
 def _arguments(options: ClientOptions, camera: Camera, directory: Path) -> list[str]:

@@ -18,7 +18,7 @@ from client.config import Camera, ClientOptions
 from client.encoding import EncodedOnce, FrameEncoder, LiveEncoder
 from client.feed import Feed, LiveFeed, RecordedFeed
 from client.pacing import Schedule, tick_count
-from client.progress import LineWriter, Progress
+from client.progress import LineWriter, Progress, Show, progress_line
 from client.records import Records
 from client.sources import InMemory, Picture, Recording, is_live, open_live, open_recording
 from client.stopping import StopRequest, at_end_of
@@ -58,8 +58,13 @@ class Descriptors:
     lifeline: int | None = None
 
 
-def run(options: ClientOptions, descriptors: Descriptors) -> int:
+def run(options: ClientOptions, descriptors: Descriptors, show: Show) -> int:
     """Stream as ``options`` say, until done or stopped by SIGTERM or SIGINT; the exit status.
+
+    Args:
+        options: for one client.
+        descriptors: inherited.
+        show: told of the progress, in words.
 
     Raises:
         SourceError, ConnectionLostError, SessionError, ConfigError: see their texts.
@@ -68,14 +73,15 @@ def run(options: ClientOptions, descriptors: Descriptors) -> int:
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # a lost connection is told in our words
     loop = new_event_loop()
     try:
-        return loop.run_until_complete(_Process(options, descriptors).run())
+        return loop.run_until_complete(_Process(options, descriptors, show).run())
     finally:
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 
 class _Process:
-    def __init__(self, options: ClientOptions, descriptors: Descriptors) -> None:
+    def __init__(self, options: ClientOptions, descriptors: Descriptors, show: Show) -> None:
+        self._show = show
         self._options = options
         self._camera = options.camera(0)
         self._descriptors = descriptors
@@ -163,8 +169,10 @@ class _Process:
                 await asyncio.sleep(max(0, due - self._clock.now_ns()) / NS_PER_S)
                 row = progress.second(self._clock.now_ns())
                 records.second(row)
+                status = progress.status(client, row, second)
+                self._show(progress_line([status]))
                 if lines is not None:
-                    lines.write(progress.status(client, row, second))
+                    lines.write(status)
                 second += 1
         finally:
             if lines is not None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from moonjelly.sdk import AsyncClient, FrameResult
 from moonjelly.telemetry import FpsRow
 from moonjelly.types import Outcome
+
+Show = Callable[[str], None]
+"""Shows a line of progress to a person."""
 
 
 class Progress:
@@ -65,6 +69,16 @@ class Progress:
             "captured": self._total_captured,
             **{outcome.value.lower(): count for outcome, count in counts.outcomes.items()},
         }
+
+
+def progress_line(latest: list[dict[str, Any]]) -> str:
+    """What the newest status lines say together."""
+    captured = sum(status["captured"] for status in latest)
+    missed = sum(status[outcome.value.lower()] for status in latest for outcome in Outcome if outcome.is_miss)
+    seconds = max((status["t_s"] for status in latest), default=0.0)
+    share = 100.0 * missed / captured if captured else 0.0
+    noun = "client" if len(latest) == 1 else "clients"
+    return f"{seconds:.0f} s: {len(latest)} {noun}, {captured} frames captured, {share:.2f} % missed"
 
 
 class LineWriter:
