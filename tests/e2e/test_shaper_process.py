@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from moonjelly.telemetry import FrameRow, ShapingRow, read_rows
+from moonjelly.types import Outcome
+from tests.support.serving import running_server
+
 COMMAND = [sys.executable, "-m", "network_shaping"]
 
 
@@ -92,3 +96,47 @@ def test_a_mistake_is_one_line(environment: dict[str, str], arguments: list[str]
     assert done.returncode == 2
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_jellyfish_s_shaping_script(root: Path, tmp_path: Path) -> None:
+    """Its seven arguments, with the relay in place of tc: a client is served over its shaped link."""
+    script = root / "src" / "client" / "run_network_shaping.sh"
+    with running_server(tmp_path) as server:
+        done = subprocess.run(
+            [str(script), "127.0.0.1", "host_3", "1000", "15", "synthetic", "eth0", "synthetic_trace"],
+            env={
+                **os.environ,
+                "shaping": "relay",
+                "server_port": str(server.port),
+                "client_args": "--seconds 2",
+                "log_path": str(tmp_path / "host_3"),
+            },
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+    rows = list(read_rows(tmp_path / "host_3" / "frame_stats.csv", FrameRow))
+    assert len(rows) == 30
+    assert sum(row.outcome is Outcome.ON_TIME for row in rows) > 15
+    (change, *_) = read_rows(tmp_path / "host_3" / "shaping.csv", ShapingRow)
+    assert change.link == "host_3"
+    assert change.actual_bw in (20.0, 15.0, 10.0, 7.5)
+
+
+def test_jellyfish_s_shaping_script_passes_errors_on(root: Path, tmp_path: Path) -> None:
+    script = root / "src" / "client" / "run_network_shaping.sh"
+    usage = subprocess.run([str(script), "127.0.0.1"], capture_output=True, text=True, check=False)
+    assert usage.returncode == 2
+    assert "<network_iface> <network_trace_type>" in usage.stderr
+    failed = subprocess.run(
+        [str(script), "127.0.0.1", "host_0", "100", "15", "synthetic", "eth0", "no_such_trace"],
+        env={**os.environ, "shaping": "relay", "log_path": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert failed.returncode == 2
+    assert "'no_such_trace' is neither a trace file nor one of the names" in failed.stderr
