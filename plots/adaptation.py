@@ -1,8 +1,9 @@
-"""Adaptation over time (Fig. 7 of the Jellyfish paper): bandwidth, variant used, misses, per client."""
+"""Adaptation over time (Fig. 7 of the Jellyfish paper): bandwidth, size asked for, variant used, misses, per client."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,41 +12,59 @@ from matplotlib.figure import Figure
 
 from plots import style
 
-_MAX_TICKS = 8
+LINK_COLOUR = "0.75"
 
 
-def draw(clients: Mapping[int, pd.DataFrame], variants: Sequence[str]) -> Figure:
-    """A row per client: its bandwidth estimate (left axis), the variant that answered (right), misses as ticks.
+def draw(
+    clients: Mapping[int, pd.DataFrame], variants: Sequence[str], links: Mapping[int, pd.DataFrame] | None = None
+) -> Figure:
+    """A row per client: its link and its estimate of it (left axis), variants asked and used (right), misses as ticks.
 
     Args:
         clients: id to frames.
         variants: names in increasing accuracy; their order is the right axis.
+        links: id to the changes of the client's link, where it was shaped.
     """
     ids = sorted(clients)
-    made, axes = style.figure(len(ids), 1, height_in=0.8 + 1.8 * len(ids), sharex=True)
+    made, axes = style.figure(len(ids), 1, height_in=1.3 + 1.35 * len(ids), sharex=True)
     for row, client in enumerate(ids):
-        _draw_client(axes[row, 0], clients[client], variants, f"client {client}")
+        _draw_client(axes[row, 0], clients[client], variants, f"client {client}", (links or {}).get(client))
     axes[-1, 0].set_xlabel("time, s")
+    style.legend_of(made)
     return made
 
 
-def _draw_client(plot: Axes, frames: pd.DataFrame, variants: Sequence[str], title: str) -> None:
-    index = {name: place for place, name in enumerate(variants)}
+def _draw_client(
+    plot: Axes, frames: pd.DataFrame, variants: Sequence[str], title: str, link: pd.DataFrame | None
+) -> None:
     seconds = frames["seconds"].to_numpy()
+    if link is not None:
+        since_first = (link["ts"].to_numpy() - frames["capture_ts"].min()) / 1e9
+        rate = np.append(link["actual_bw"].to_numpy(), link["actual_bw"].iloc[-1])
+        until = np.append(since_first, max(seconds.max(), since_first.max()))
+        plot.fill_between(until, rate, step="post", color=LINK_COLOUR, alpha=0.6, linewidth=0, label="link")
+        plot.set_xlim(0, seconds.max())
     plot.plot(seconds, frames["bandwidth_bps"] / 1e6, label="bandwidth estimate", **style.series(0))
     plot.set_ylabel("Mbit/s")
     plot.set_ylim(bottom=0)
-    used = plot.twinx()
-    answered = frames["used_model"].notna() & frames["used_model"].isin(index)
-    places = frames.loc[answered, "used_model"].map(index).to_numpy()
-    used.plot(seconds[answered.to_numpy()], places, drawstyle="steps-post", label="variant used", **style.series(1))
-    used.set_ylim(-0.5, len(variants) - 0.5)
-    step = -(-len(variants) // _MAX_TICKS)
-    used.set_yticks(range(0, len(variants), step), list(variants)[::step], fontsize=6)
-    used.grid(visible=False)
+    other = plot.twinx()
+    _draw_variants(other, frames, "desired_model", variants, "size asked for", style.series(2) | {"linewidth": 0.9})
+    _draw_variants(other, frames, "used_model", variants, "variant used", style.series(1))
+    step = max(1, -(-len(variants) // 8))
+    other.set_ylim(-0.5, len(variants) - 0.5)
+    other.set_yticks(range(0, len(variants), step), list(variants)[::step], fontsize=6)
+    other.grid(visible=False)
     missed = seconds[(frames["outcome"] != "ON_TIME").to_numpy()]
-    (ticks,) = plot.plot(missed, np.zeros(len(missed)), "|", color="black", markersize=10, clip_on=False, label="miss")
-    ticks.set_in_layout(False)  # unclipped and perhaps empty, it has no extent that the layout could use
-    plot.set_title(f"{title} (SLO {frames['slo_ms'].iloc[0]:g} ms, {len(missed)} misses)", fontsize=8, loc="left")
-    lines = [*plot.get_lines(), *used.get_lines()]
-    plot.legend(lines, [str(line.get_label()) for line in lines], loc="upper right", fontsize=6, ncols=3)
+    low = np.full(len(missed), 0.04)
+    plot.plot(missed, low, "|", color="black", markersize=8, transform=plot.get_xaxis_transform(), label="miss")
+    misses = "1 miss" if len(missed) == 1 else f"{len(missed)} misses"
+    plot.set_title(f"{title}: SLO {frames['slo_ms'].iloc[0]:g} ms, {misses}", fontsize=8, loc="left")
+
+
+def _draw_variants(
+    plot: Axes, frames: pd.DataFrame, column: str, variants: Sequence[str], label: str, look: dict[str, Any]
+) -> None:
+    index = {name: place for place, name in enumerate(variants)}
+    known = frames[column].isin(index)
+    places = frames.loc[known, column].map(index).to_numpy()
+    plot.plot(frames.loc[known, "seconds"], places, drawstyle="steps-post", label=label, **look)

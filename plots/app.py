@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from moonjelly.repository import load_zoo
 from plots import adaptation, bursts, latency_cdf, outcomes, policies, profile, stages, style, sweep
-from plots.frames import LogError, read_run, read_server
+from plots.frames import LogError, read_links, read_run, read_server
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -37,7 +37,7 @@ def fig6(
 def fig7(run: Run, zoo: ZooName = "synthetic", out: Out = Path("plots/fig_7")) -> None:
     """Adaptation over time: bandwidth, variant used, misses."""
     names = [variant.name for variant in load_zoo(zoo).variants]
-    _save(adaptation.draw(read_run(run), names), out / "fig_7")
+    _save(adaptation.draw(read_run(run), names, read_links(run)), out / "fig_7")
 
 
 @app.command()
@@ -79,14 +79,44 @@ def draw_policies(table: Table, out: Out = Path("plots/out"), total_iter: Iterat
     _save(policies.draw(_read_table(table, total_iter)), out / "policies")
 
 
+@app.command()
+def optimum(
+    table: Annotated[Path, typer.Argument(help="compare.csv of simulate compare")], out: Out = Path("plots")
+) -> None:
+    """Planning policies against the optimum."""
+    _save(policy_optimum.draw(_read_csv(table)), out / "policy_optimum")
+
+
+@app.command("planning-time")
+def planning_times(
+    table: Annotated[Path, typer.Argument(help="timings.csv of simulate timings")], out: Out = Path("plots")
+) -> None:
+    """Planning time against the number of clients."""
+    _save(planning_time.draw(_read_csv(table)), out / "planning_time")
+
+
+@app.command("accuracy-misses")
+def accuracy_and_misses(
+    table: Annotated[Path, typer.Argument(help="runs.csv of simulate trace")], out: Out = Path("plots")
+) -> None:
+    """Effective accuracy against miss rate, per system and trace."""
+    _save(accuracy_misses.draw(_read_csv(table)), out / "accuracy_misses")
+
+
 def _read_table(path: Path, total_iter: int) -> pd.DataFrame:
-    try:
-        table = pd.read_csv(path)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as fault:
-        raise LogError(f"{path} cannot be read: {fault}; 'moonjelly experiment table' writes it") from None
+    table = _read_csv(path)
     if "repetition" not in table.columns:
         raise LogError(f"{path} has no finished run")
     return table[table["repetition"] < total_iter] if total_iter else table
+
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path)
+    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as fault:
+        raise LogError(
+            f"{path} cannot be read: {fault}; 'moonjelly experiment table' and 'simulate' write such"
+        ) from None
 
 
 def _save(made: Figure, stem: Path) -> None:

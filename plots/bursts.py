@@ -39,10 +39,12 @@ def draw(bursts: Mapping[str, Sequence[int]], captured: Mapping[str, int]) -> Fi
             shown,
             drawstyle="steps-post",
             marker=style.MARKERS[index % len(style.MARKERS)],
-            label=f"{label} ({len(mine)} bursts)",
+            label=f"{label} (bursts: {len(mine)})",
             **style.series(index),
         )
-    plot.set_xscale("log")
+    if longest > 20:
+        plot.set_xscale("log")
+        plot.xaxis.set_major_formatter("{x:g}")
     plot.set_xlim(0.9, max(10, longest + 1))
     plot.set_ylim(bottom=0)
     plot.set_xlabel("length of a burst, frames")

@@ -66,6 +66,17 @@ def read_server(run: Path) -> pd.DataFrame:
     return frames[frames["outcome"].isin([outcome.value for outcome in ANSWERED])]
 
 
+def read_links(run: Path) -> dict[int, pd.DataFrame]:
+    """Client id to the changes of its link's rate, in Mbit/s; empty where nothing was shaped."""
+    tables = [pd.read_csv(path) for path in sorted((run / "logs" / "network").rglob("shaping.csv"))]
+    found = {}
+    for link, mine in pd.concat(tables).groupby("link") if tables else ():
+        number = str(link).rpartition("-")[2]
+        if str(link).startswith("client-") and number.isdigit():
+            found[int(number)] = mine.sort_values("ts").reset_index(drop=True)
+    return found
+
+
 def read_run(run: Path) -> dict[int, pd.DataFrame]:
     """Client id to its frames, for every client of a run that captured at least one frame."""
     tables = (read_frames(path) for path in find_frame_logs(run))

@@ -11,6 +11,26 @@ from matplotlib.figure import Figure
 from plots import style
 
 
+def draw_shares(systems: Mapping[str, pd.DataFrame]) -> Figure:
+    """CDF of latency as a share of the deadline, over answered frames with different deadlines, per system.
+
+    Args:
+        systems: label (a policy) to frames.
+    """
+    made, axes = style.figure(height_in=2.8)
+    plot = axes[0, 0]
+    for index, (label, frames) in enumerate(systems.items()):
+        shares = np.sort((frames["e2e_latency"] / frames["slo_ms"]).dropna().to_numpy())
+        plot.plot(shares, np.arange(1, len(shares) + 1) / max(len(shares), 1), label=label, **style.series(index))
+    plot.axvline(1.0, color="0.4", linewidth=0.8)
+    plot.set_xlabel("end-to-end latency / deadline")
+    plot.set_ylabel("share of answered frames")
+    plot.set_ylim(0, 1.01)
+    plot.set_xlim(0, 2)
+    plot.legend(loc="lower right")
+    return made
+
+
 def draw(clients: Mapping[int, pd.DataFrame]) -> Figure:
     """CDF of the latency of answered frames per client, with each client's deadline as a vertical line."""
     made, axes = style.figure(height_in=3.0)

@@ -23,16 +23,15 @@ STAGES = {
 
 
 def draw(systems: Mapping[str, pd.DataFrame]) -> Figure:
-    """Mean time per stage, stacked, and the median and p99 of each stage.
+    """Mean time per stage, stacked, and the median and p99 of each stage under the same marker.
 
     Args:
         systems: label (a policy, a client) to rows of the server's frame log with only answered frames.
     """
-    made, axes = style.figure(1, 2, height_in=1.9 + 0.3 * len(systems), width_ratios=(3, 2))
+    made, axes = style.figure(1, 2, height_in=2.2 + 0.3 * len(systems), width_ratios=(3, 2))
     _draw_means(axes[0, 0], systems)
     _draw_spread(axes[0, 1], systems)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    made.legend(handles, labels, loc="outside lower center", ncols=len(STAGES), fontsize=7)
+    style.legend_of(made, len(STAGES))
     return made
 
 
@@ -52,6 +51,13 @@ def _draw_means(plot: Axes, systems: Mapping[str, pd.DataFrame]) -> None:
             edgecolor="white",
         )
         base += means
+    for index, total in enumerate(base):
+        plot.text(total, index, f" {total:.0f}", va="center", fontsize=7)
+        plot.plot(
+            0, index, style.MARKERS[index % len(style.MARKERS)], color=style.series(index)["color"], clip_on=False
+        )
+    plot.margins(x=0.08)
+    plot.set_xlim(left=0)
     plot.set_yticks(places, list(systems))
     plot.invert_yaxis()
     plot.set_xlabel("mean of answered frames, ms")
@@ -59,15 +65,13 @@ def _draw_means(plot: Axes, systems: Mapping[str, pd.DataFrame]) -> None:
 
 def _draw_spread(plot: Axes, systems: Mapping[str, pd.DataFrame]) -> None:
     step = 0.7 / len(systems)
-    for index, (label, frames) in enumerate(systems.items()):
+    for index, frames in enumerate(systems.values()):
         for place, column in enumerate(STAGES.values()):
             median, high = (max(float(value), 1e-3) for value in np.percentile(frames[column].dropna(), (50, 99)))
             row = place + (index - (len(systems) - 1) / 2) * step
-            plot.plot([median, high], [row, row], label=label if place == 0 else None, **style.series(index))
-            plot.plot(median, row, style.MARKERS[index % len(style.MARKERS)], color=style.COLOURS[index])
+            plot.plot([median, high], [row, row], **style.series(index))
+            plot.plot(median, row, style.MARKERS[index % len(style.MARKERS)], color=style.series(index)["color"])
     plot.set_yticks(range(len(STAGES)), list(STAGES))
     plot.invert_yaxis()
     plot.set_xscale("log")
     plot.set_xlabel("median (marker) to p99, ms")
-    if len(systems) > 1:
-        plot.legend(fontsize=6, loc="best")

@@ -32,6 +32,7 @@ _SETTINGS: Any = {
     "lines.markersize": 4,
     "pdf.fonttype": 42,
 }
+mpl.rcParams.update(_SETTINGS)
 
 
 def series(index: int) -> dict[str, Any]:
@@ -48,11 +49,19 @@ def figure(rows: int = 1, columns: int = 1, *, height_in: float = 3.0, **options
         height_in: of the whole figure, inches.
         options: of :meth:`matplotlib.figure.Figure.subplots`.
     """
-    with mpl.rc_context(_SETTINGS):
-        made = Figure(figsize=(COLUMN_WIDTH_IN, height_in), layout="constrained")
-        FigureCanvasAgg(made)
-        axes = made.subplots(rows, columns, squeeze=False, **options)
+    made = Figure(figsize=(COLUMN_WIDTH_IN, height_in), layout="constrained")
+    FigureCanvasAgg(made)
+    axes = made.subplots(rows, columns, squeeze=False, **options)
     return made, np.asarray(axes)
+
+
+def legend_of(made: Figure, columns: int = 5) -> None:
+    """One legend for all axes of a figure, under them, each label once."""
+    found: dict[str, Any] = {}
+    for axes in made.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    made.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns, fontsize=7)
 
 
 def legend_below(axes: Axes, columns: int = 4) -> None:

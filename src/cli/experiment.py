@@ -19,6 +19,7 @@ from rich.table import Table
 
 from cli.accounts import Participant, settle
 from cli.machine import machine, versions
+from cli.sweep_report import write_report
 from experiment_manager.checks import Finding, Wanted, check
 from experiment_manager.client_lines import read_configurations
 from experiment_manager.hosts import Hosts, read_hosts
@@ -179,6 +180,12 @@ def make_table(out: Out = DEFAULT_OUT) -> None:
         raise ConfigError(f"{out} does not exist; 'experiment run' makes it, --out names another")
     for path in write_table(out):
         print(path)
+
+
+@app.command("report")
+def make_report(out: Out = DEFAULT_OUT) -> None:
+    """Write report.html: figures, intervals and table of the whole sweep in one file."""
+    print(write_report(out))
 
 
 def _perform(

@@ -13,11 +13,12 @@ import platform
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from experiment_manager.hosts import Hosts
 from experiment_manager.ssh import Machine, RemoteError
 from experiment_manager.stage import Stage, Verdict, clean_interface
-from experiment_manager.sweep import Run, Sweep
+from experiment_manager.sweep import Run, Sweep, conditions
 from moonjelly.errors import MoonjellyError
 
 ATTEMPT_FILE = "run.json"
@@ -87,16 +88,32 @@ class Runner:
         return removed
 
     def pending(self, runs: Sequence[Run]) -> list[Run]:
-        """Runs without a valid result yet: what a resumed sweep still has to do."""
+        """Runs without a valid result yet: what a resumed sweep still has to do.
+
+        Raises:
+            MoonjellyError: a run was done under other conditions, so that the results could not be compared.
+        """
+        wanted = conditions(self.sweep)
+        for run in runs:
+            there = self._record(run).get("conditions", wanted)
+            other = [
+                f"{key} = {there.get(key)} there, {wanted[key]} here" for key in wanted if there.get(key) != wanted[key]
+            ]
+            if other:
+                raise MoonjellyError(f"{self.out / run.name} was run with {other[0]}; name another --out")
         return [run for run in runs if self.verdict(run).state != "done"]
 
     def verdict(self, run: Run) -> Verdict:
         """How the latest attempt at a run ended."""
+        told = self._record(run)
+        return Verdict(told["state"], told["reason"]) if told else Verdict("pending")
+
+    def _record(self, run: Run) -> dict[str, Any]:
         try:
-            told = json.loads((self.out / run.name / ATTEMPT_FILE).read_text(encoding="utf-8"))
+            told: dict[str, Any] = json.loads((self.out / run.name / ATTEMPT_FILE).read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
-            return Verdict("pending")
-        return Verdict(told["state"], told["reason"])
+            return {}
+        return told
 
     def run(self, run: Run) -> Verdict:
         """Attempt a run, and again while it fails or is starved and tries are left. Keeps every attempt's logs."""
@@ -140,7 +157,8 @@ class Runner:
             verdict = Verdict("failed", str(fault))
         except OSError as fault:
             raise MoonjellyError(f"results cannot be kept in {directory}: {fault}") from None
-        record = {**dataclasses.asdict(run), "attempt": attempt, **dataclasses.asdict(verdict)}
+        common = {"attempt": attempt, "conditions": conditions(self.sweep)}
+        record = {**dataclasses.asdict(run), **common, **dataclasses.asdict(verdict)}
         beside = directory / f"{ATTEMPT_FILE}.part"
         beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
         beside.replace(directory / ATTEMPT_FILE)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -116,6 +116,12 @@ class Fleet:
 
     setting: str
     devices: tuple[Device, ...]
+
+
+def conditions(sweep: Sweep) -> dict[str, Any]:
+    """What all runs of a sweep have in common and their names do not tell; results are comparable only if equal."""
+    names = ("seconds", "warmup_s", "zoo", "devices", "runtime", "kind", "pre_encoded", "shaping")
+    return {name: getattr(sweep, name) for name in names}
 
 
 def fleets(sweep: Sweep) -> tuple[Fleet, ...]:

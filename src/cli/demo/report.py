@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-from matplotlib.figure import Figure
-
+from cli import pages
 from cli.demo.results import Results
 from cli.demo.settings import DemoSettings
 from moonjelly.types import Outcome
@@ -18,19 +14,15 @@ from plots import adaptation, latency_cdf, outcomes
 
 def write_report(settings: DemoSettings, results: Results) -> Path:
     """Write ``report.html`` into the run's folder and return its path."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("report.html.j2").render(
+    return pages.write(
+        settings.out / "report.html",
+        "run.html.j2",
         settings=settings,
         summary=results.summary,
         misses=[outcome.value.lower() for outcome in Outcome if outcome.is_miss],
         figures=figures(results),
-        pictures=[{"caption": picture.caption, "data": _encode(picture.png)} for picture in results.pictures],
+        pictures=[{"caption": picture.caption, "data": pages.encode(picture.png)} for picture in results.pictures],
     )
-    path = settings.out / "report.html"
-    path.write_text(page, encoding="utf-8")
-    return path
 
 
 def figures(results: Results) -> Sequence[dict[str, str]]:
@@ -44,14 +36,4 @@ def figures(results: Results) -> Sequence[dict[str, str]]:
          latency_cdf.draw(results.frames)),
         ("Misses", "How the frames that were not answered in time ended.", outcomes.draw(results.frames)),
     )  # fmt: skip
-    return [{"title": title, "caption": caption, "data": _picture(made)} for title, caption, made in drawn]
-
-
-def _picture(made: Figure) -> str:
-    buffer = io.BytesIO()
-    made.savefig(buffer, format="png", dpi=130)
-    return _encode(buffer.getvalue())
-
-
-def _encode(png: bytes) -> str:
-    return base64.b64encode(png).decode("ascii")
+    return pages.embed(drawn)
