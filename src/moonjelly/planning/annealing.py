@@ -1,7 +1,10 @@
 """Simulated annealing over multisets of lanes, one lane per device.
 
-A state is a sorted list of lanes. Moves change one device's lane or two devices' lanes in opposite directions, always
-within the device's class, so that every state can be given to the devices at hand.
+A state is a sorted list of numbers, one per device: its lane, or its lane plus the number of lanes for a device that is
+*deferred*, that is filled after those that are not. (An accurate variant for a few impatient clients is best filled
+last, or it takes patient ones and leaves the impatient without a place.) Moves change one device's lane, two devices'
+lanes in opposite directions, or one device's turn; always within the device's class, so that every state can be given
+to the devices at hand.
 """
 
 from __future__ import annotations
@@ -38,7 +41,7 @@ class Solution:
     """A state and what it is worth.
 
     Attributes:
-        lanes: sorted.
+        lanes: sorted numbers, see the module's text.
         unplaced: clients that found no place.
         score: load times accuracy less the penalties, in units.
     """
@@ -70,16 +73,18 @@ class Annealer:
         self._held_count = len(held)
         self._ladder = {lane: ladder for ladder in tables.lanes_of for lane in ladder}
         self._rung = {lane: rung for ladder in tables.lanes_of for rung, lane in enumerate(ladder)}
+        self._lanes = len(tables.lanes)
         self._penalty = max(tables.rate, default=0)
         devices = sum(len(one.positions) for one in tables.classes)
         self._per_device = tables.load(tables.full) / max(devices, 1)
         self._churn = churn * self._per_device
 
     def rate(self, lanes: Sequence[int], wanted: bytes) -> Solution:
-        """What a sorted list of lanes is worth for the clients that are ``wanted``."""
+        """What a state is worth for the clients that are ``wanted``."""
         value, left = self._packer.fill(lanes, wanted)
         unplaced = sum(left)
-        return Solution(tuple(lanes), unplaced, value - self._penalty * unplaced - self._churn * self._changes(lanes))
+        changed = self._churn * self._changes(lanes) if self._held else 0.0
+        return Solution(tuple(lanes), unplaced, value - self._penalty * unplaced - changed)
 
     def anneal(
         self,
@@ -111,6 +116,7 @@ class Annealer:
         return best
 
     def _changes(self, lanes: Sequence[int]) -> int:
+        lanes = [lane % self._lanes for lane in lanes]
         return self._held_count - sum(min(count, lanes.count(lane)) for lane, count in self._held)
 
     def _move(self, lanes: tuple[int, ...], draw: Sequence[float]) -> list[int] | None:
@@ -118,21 +124,27 @@ class Annealer:
         kind, which, other, how, how_other = draw
         moved = list(lanes)
         first, second = int(which * len(lanes)), int(other * len(lanes))
-        lane = lanes[first]
-        if kind < 0.35:
-            moved[first] = self._shift(lane, _SINGLE_STEPS[int(how * 6)])
-        elif kind < 0.80 and first != second:
-            moved[first] = self._shift(lane, 1 + int(how * 2))
+        if kind < 0.32:
+            moved[first] = self._shift(lanes[first], _SINGLE_STEPS[int(how * 6)])
+        elif kind < 0.72 and first != second:
+            moved[first] = self._shift(lanes[first], 1 + int(how * 2))
             moved[second] = self._shift(lanes[second], -1 - int(how_other * 2))
-        elif kind < 0.90:
-            if self._ladder[lane] is self._ladder[lanes[second]]:
+        elif kind < 0.81:
+            if self._ladder_of(lanes[first]) is self._ladder_of(lanes[second]):
                 moved[first] = self._shift(lanes[second], int(how * 3) - 1)
-        else:
-            ladder = self._ladder[lane]
+        elif kind < 0.9:
+            ladder = self._ladder_of(lanes[first])
             moved[first] = ladder[int(how * len(ladder))]
+        else:
+            moved[first] = (lanes[first] + self._lanes) % (2 * self._lanes)
         moved.sort()
         return None if moved == list(lanes) else moved
 
-    def _shift(self, lane: int, by: int) -> int:
+    def _shift(self, number: int, by: int) -> int:
+        """``by`` lanes up or down the class's ladder, in the same turn."""
+        deferred, lane = divmod(number, self._lanes)
         ladder = self._ladder[lane]
-        return ladder[min(max(self._rung[lane] + by, 0), len(ladder) - 1)]
+        return ladder[min(max(self._rung[lane] + by, 0), len(ladder) - 1)] + deferred * self._lanes
+
+    def _ladder_of(self, number: int) -> tuple[int, ...]:
+        return self._ladder[number % self._lanes]

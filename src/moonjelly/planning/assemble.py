@@ -33,7 +33,7 @@ def assemble(packer: Packer, lanes: Sequence[int], wanted: bytes | None = None) 
 
     Args:
         packer: of the compiled problem.
-        lanes: in increasing order; of each device class at most as many as it has devices.
+        lanes: in the order in which they are filled; of each device class at most as many as it has devices.
         wanted: clients of each type that are admitted; all by default. Others only get what is left over.
     """
     tables = packer.tables
@@ -43,7 +43,7 @@ def assemble(packer: Packer, lanes: Sequence[int], wanted: bytes | None = None) 
         _, after = packer.step(lane, remaining)
         placed.append([before - left for before, left in zip(remaining, after, strict=True)])
         remaining = after
-    return assemble_filled(tables, lanes, placed)
+    return assemble_filled(tables, [lane % len(tables.lanes) for lane in lanes], placed)
 
 
 def assemble_filled(tables: Tables, lanes: Sequence[int], placed: Sequence[Sequence[int]]) -> Plan:

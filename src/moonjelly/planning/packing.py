@@ -1,9 +1,9 @@
 """How well a multiset of lanes serves the clients: an exact subset sum per device, over all batch sizes at once.
 
-Devices are filled in order of decreasing accuracy. For one device the reachable loads are the bits of an integer:
-clients enter in order of decreasing patience (largest batch that their budget allows), and a load is reachable
-through a client only up to the capacity at that client's batch. The highest bit is then the largest load that some
-batch size can carry with clients that all allow it (``docs/planning.md``).
+Devices are filled one after the other, usually by decreasing accuracy. For one device the reachable loads are the bits
+of an integer: clients enter in order of decreasing patience (largest batch that their budget allows), and a load is
+reachable through a client only up to the capacity at that client's batch. The highest bit is then the largest load that
+some batch size can carry with clients that all allow it (``docs/planning.md``).
 
 A step is a function of (lane, clients that remain) alone and is remembered, so a search that changes one device pays
 for the devices after it only where other clients remain.
@@ -59,6 +59,8 @@ def patient_first(tables: Tables, lane: Lane) -> list[Row]:
 class Packer:
     """Fills devices; remembers every step it has computed.
 
+    A lane may also be given as its index plus the number of lanes: sorted, such devices come after all others.
+
     Args:
         tables: the compiled problem.
         order: of the rows of each lane.
@@ -67,18 +69,19 @@ class Packer:
 
     def __init__(self, tables: Tables, order: RowOrder = patient_first, *, take_late: bool = True) -> None:
         self.tables = tables
-        self._accuracy = [lane.accuracy for lane in tables.lanes]
+        self._accuracy = 2 * [lane.accuracy for lane in tables.lanes]
         self._order = order
         self._rows: dict[int, Sequence[Row]] = {}
         self._take = _take_late if take_late else _take_early
-        self._steps: list[dict[bytes, tuple[int, bytes]]] = [{} for _ in tables.lanes]
+        steps: list[dict[bytes, tuple[int, bytes]]] = [{} for _ in tables.lanes]
+        self._steps = 2 * steps
         self._remembered = 0
 
     def fill(self, lanes: Iterable[int], remaining: bytes) -> tuple[float, bytes]:
         """Fill one device per entry of ``lanes``.
 
         Args:
-            lanes: in increasing order (decreasing accuracy).
+            lanes: in the order in which they are filled.
             remaining: clients of each type that want a place.
 
         Returns:
@@ -103,6 +106,7 @@ class Packer:
             for memory in self._steps:
                 memory.clear()
             self._remembered = 0
+        lane %= len(self.tables.lanes)
         if lane not in self._rows:
             self._rows[lane] = self._order(self.tables, self.tables.lanes[lane])
         reachable, entries = _reach(self._rows[lane], remaining)
