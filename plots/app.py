@@ -10,7 +10,20 @@ import typer
 from matplotlib.figure import Figure
 
 from moonjelly.repository import load_zoo
-from plots import adaptation, bursts, latency_cdf, outcomes, policies, profile, stages, style, sweep
+from plots import (
+    accuracy_misses,
+    adaptation,
+    bursts,
+    latency_cdf,
+    outcomes,
+    planning_time,
+    policies,
+    policy_optimum,
+    profile,
+    stages,
+    style,
+    sweep,
+)
 from plots.frames import LogError, read_links, read_run, read_server
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
