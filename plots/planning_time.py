@@ -40,6 +40,6 @@ def draw(rows: pd.DataFrame) -> Figure:
     plot.set_xscale("log")
     plot.set_yscale("log")
     plot.set_xlabel("clients")
-    plot.set_ylabel("CPU time of one plan, ms (median to p99)")
+    plot.set_ylabel("CPU time of one plan, ms\n(median to p99)")
     style.legend_below(plot, columns=3)
     return made
