@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from moonjelly import dispatching, planning
 from moonjelly.config import Options
+from moonjelly.errors import ConfigError
 from moonjelly.types import DEFAULT_GROUP
 
 ENVIRONMENT_PREFIX = "MOONJELLY_SERVER_"
@@ -95,8 +96,10 @@ class ServerOptions(Options):
     @field_validator("policy")
     @classmethod
     def _known_policy(cls, value: str) -> str:
-        if value not in planning.policy_names():
-            raise ValueError(f"allowed: {', '.join(planning.policy_names())}")
+        try:
+            planning.create_policy(value)
+        except ConfigError as fault:
+            raise ValueError(str(fault)) from None
         return value
 
     @field_validator("dispatcher")

@@ -55,7 +55,7 @@ class ComparisonOptions:
 
     def __post_init__(self) -> None:
         for policy in self.policies:
-            if policy not in policy_names():
+            if policy.partition(":")[0] not in policy_names():
                 raise ConfigError(f"unknown policy '{policy}'; known: {', '.join(policy_names())}")
         if self.instances < 1:
             raise ConfigError(f"'instances' = {self.instances}; at least one is needed")

@@ -29,7 +29,7 @@ class System:
 
     def __post_init__(self) -> None:
         known = (
-            ("policy", self.policy, planning.policy_names()),
+            ("policy", self.policy.partition(":")[0], planning.policy_names()),
             ("dispatcher", self.dispatcher, dispatching.names()),
             ("network", self.network, NETWORKS),
         )

@@ -40,7 +40,7 @@ class TimingOptions:
 
     def __post_init__(self) -> None:
         for policy in self.policies:
-            if policy not in policy_names():
+            if policy.partition(":")[0] not in policy_names():
                 raise ConfigError(f"unknown policy '{policy}'; known: {', '.join(policy_names())}")
         for name in ("instances", "budget_s"):
             if not getattr(self, name) > 0:

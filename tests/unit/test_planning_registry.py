@@ -99,3 +99,17 @@ def test_a_class_without_plan_is_no_policy(tmp_path: Path, monkeypatch: pytest.M
     install(package, tmp_path, monkeypatch)
     with pytest.raises(ConfigError, match="policy 'hollow' has no method plan"):
         create_policy("hollow")
+
+
+def test_options_may_be_written_behind_the_name() -> None:
+    assert create_policy("multiset:churn=0.01") == create_policy("multiset", {"churn": 0.01})
+
+
+def test_options_given_apart_win_over_written_ones() -> None:
+    assert create_policy("multiset:churn=0.01", {"churn": 0.02}) == create_policy("multiset", {"churn": 0.02})
+
+
+@pytest.mark.parametrize(("text", "said"), [("fixed:3", "fixed:key=value"), ("fixed:size=3", "known: variant")])
+def test_faulty_written_options_are_named(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        create_policy(text)

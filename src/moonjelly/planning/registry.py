@@ -66,17 +66,29 @@ def create_policy(name: str, options: Mapping[str, Any] | None = None) -> Policy
     """Make a policy.
 
     Args:
-        name: one of :func:`policy_names`.
-        options: values for the policy's fields; text is converted to the field's type.
+        name: one of :func:`policy_names`, with options as text if need be: ``fixed:variant=3`` or
+            ``multiset:churn=0.002,evaluations=500``.
+        options: further values for the policy's fields; text is converted to the field's type.
 
     Raises:
         ConfigError: an unknown policy or option, an impossible value, a plug-in that cannot be loaded.
     """
+    name, _, written = name.partition(":")
     factory = _find(name)
-    policy = factory(**_converted(name, factory, dict(options or {})))
+    policy = factory(**_converted(name, factory, {**_options_of(name, written), **(options or {})}))
     if not isinstance(policy, Policy):
         raise ConfigError(f"policy '{name}' has no method plan(problem, *, seed, time_budget_ms, clock)")
     return policy
+
+
+def _options_of(name: str, written: str) -> dict[str, str]:
+    options = {}
+    for part in filter(None, written.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals:
+            raise ConfigError(f"policy '{name}' cannot take '{part}': write options as {name}:key=value,key=value")
+        options[key.strip()] = value.strip()
+    return options
 
 
 def _find(name: str) -> Callable[..., Any]:
