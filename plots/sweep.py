@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -36,18 +38,30 @@ def draw(runs: pd.DataFrame, *, quality: str = "effective_f1") -> Figure:
     valid = finished(runs)
     if valid[quality].isna().all():
         quality = "effective_accuracy"
-    settings = sorted(valid["setting"].unique())
+    settings = sorted(valid["setting"].unique(), key=natural)
     made, axes = style.figure(2, len(settings), height_in=4.2, sharex=True, sharey="row")
     for column, setting in enumerate(settings):
         part = valid[valid["setting"] == setting]
         _lines(axes[0, column], part, quality, 1.0)
         _lines(axes[1, column], part, "miss_rate", 100.0)
-        axes[0, column].set_title(setting.replace("slo-", "SLO ").replace("_fps-", " ms, ") + " fps", fontsize=8)
+        axes[0, column].set_title(setting_label(setting), fontsize=8)
         axes[1, column].set_xlabel("clients")
+        axes[1, column].set_xticks(sorted(part["clients"].unique().astype(int)))
     axes[0, 0].set_ylabel(quality.replace("_", " "))
     axes[1, 0].set_ylabel("missed frames, %")
     axes[0, -1].legend(fontsize=6)
     return made
+
+
+def setting_label(setting: str) -> str:
+    """A setting's name as people read it: ``slo-75_fps-15`` is ``SLO 75 ms, 15 fps``; others stay as they are."""
+    found = re.fullmatch(r"slo-([\d.]+)_fps-([\d.]+)", setting)
+    return f"SLO {found[1]} ms, {found[2]} fps" if found else setting
+
+
+def natural(text: str) -> list[tuple[float, str]]:
+    """Sort key under which ``slo-75`` comes before ``slo-150``."""
+    return [(float(word), "") if word[0].isdigit() else (-1.0, word) for word in re.findall(r"\d+(?:\.\d+)?|\D+", text)]
 
 
 def _lines(plot: Axes, part: pd.DataFrame, column: str, scale: float) -> None:

@@ -28,6 +28,7 @@ from experiment_manager.stage import Verdict, source_of
 from experiment_manager.sweep import Run, Sweep, duration_s, expand, read_sweep
 from experiment_manager.table import collect_table, write_table
 from moonjelly.errors import ConfigError
+from plots.sweep import natural, setting_label
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -162,12 +163,15 @@ def _print_results(console: Console, table: pd.DataFrame, names: set[str]) -> No
     mine = table[table["run"].isin(names) & (table["client"] == "all") & (table["state"] == "done")]
     if mine.empty:
         return
-    groups = list(mine.groupby(["trace", "policy", "clients", "setting"], sort=True))
+    groups = sorted(
+        mine.groupby(["trace", "policy", "clients", "setting"]), key=lambda one: [natural(str(word)) for word in one[0]]
+    )
     for key, part in groups[:_LISTED]:
         figures = part[["miss_rate", "effective_accuracy", "latency_p50_ms", "latency_p99_ms"]].mean()
         misses, accuracy, p50, p99 = (float(value) for value in figures)
         values = [f"{100 * misses:.2f}", f"{accuracy:.3f}", f"{p50:.0f}", f"{p99:.0f}"]
-        shown.add_row(*(str(word) for word in key), str(len(part)), *values)
+        trace, policy, clients, setting = (str(word) for word in key)
+        shown.add_row(trace, policy, clients, setting_label(setting), str(len(part)), *values)
     console.print(shown)
     if len(groups) > _LISTED:
         console.print(f"… and {len(groups) - _LISTED} more in the table")

@@ -71,9 +71,11 @@ def _tiles(done: pd.DataFrame) -> Iterator[dict[str, str]]:
 
 
 def _rows(done: pd.DataFrame) -> Iterator[list[str]]:
-    for key, part in done.groupby(SETTING, sort=True):
+    groups = sorted(done.groupby(SETTING), key=lambda one: [sweep.natural(str(word)) for word in one[0]])
+    for key, part in groups:
+        trace, source, setting, clients, policy = (str(word) for word in key)
         cells = [_with_interval(part[column].dropna() * factor, digits) for column, factor, digits in FIGURES.values()]
-        yield [*(str(word) for word in key), str(len(part)), *cells]
+        yield [trace, source, sweep.setting_label(setting), clients, policy, str(len(part)), *cells]
 
 
 def _with_interval(values: pd.Series, digits: int) -> str:

@@ -18,6 +18,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
 Name = Annotated[str, typer.Option(help="several testbeds can be up side by side under different names")]
 HOSTS_VARIABLE = "MOONJELLY_HOSTS"
+DEFAULT_DEMO_OUT = Path("out") / "testbed-demo"
 
 
 @app.command()
@@ -55,6 +56,24 @@ def run(
     environment = {**os.environ, HOSTS_VARIABLE: str(machines.hosts_file(layout))}
     done = subprocess.run(machines.command_in(place, context.args), env=environment, check=False)
     raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+
+
+@app.command()
+def demo(
+    seconds: Annotated[float, typer.Option(help="length of each run")] = 20.0,
+    clients: Annotated[str, typer.Option(help="numbers of devices")] = "1,2",
+    policies: Annotated[str, typer.Option(help="planning policies")] = "multiset,sa-dp",
+    shaping: Annotated[str, typer.Option(help="tc or relay")] = "tc",
+    starved_share: Annotated[float | None, typer.Option(help="see 'experiment run --help'")] = None,
+    name: Name = "demo",
+    out: Annotated[Path, typer.Option(help="where results, figures and the report go")] = DEFAULT_DEMO_OUT,
+) -> None:
+    """A small sweep from end to end: machines up, runs over SSH, figures 6 to 9, the report, machines down."""
+    from cli.testbed.demo import run_demo  # drawing takes a while to import; the other commands do without
+
+    words = ["--clients", clients, "--policies", policies, "--seconds", f"{seconds:g}", "--shaping", shaping]
+    words += [] if starved_share is None else ["--starved-share", f"{starved_share:g}"]
+    raise typer.Exit(run_demo(Layout(name, clients=2), words, out))
 
 
 @app.command()

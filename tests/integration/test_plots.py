@@ -1,0 +1,176 @@
+"""Figures and the sweep's report, drawn from small logs in the real schema."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from cli.sweep_report import write_report
+from experiment_manager.table import collect_table
+from moonjelly.errors import MoonjellyError
+from moonjelly.repository import load_zoo
+from moonjelly.types import Outcome
+from plots import adaptation, bursts, latency_cdf, outcomes, policies, profile, stages, style, sweep
+from plots.app import app
+from plots.frames import LogError, read_links, read_run, read_server
+from tests.support.logs import VARIANTS, record, write_run, write_sweep
+
+OK, LATE, LOST, SKIPPED = Outcome.ON_TIME, Outcome.LATE, Outcome.LOST, Outcome.SKIPPED
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    clients = {0: [OK] * 20 + [LATE, LOST] + [OK] * 5, 1: [SKIPPED] * 3 + [OK] * 24}
+    write_run(tmp_path / "run", clients, record=record("run", "multiset", "slo-75_fps-15", 2, 0))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> pd.DataFrame:
+    return pd.read_csv(write_sweep(tmp_path / "sweep"))
+
+
+def labels(figure: Figure) -> list[str]:
+    return [axes.get_xlabel() for axes in figure.axes] + [axes.get_ylabel() for axes in figure.axes]
+
+
+def test_a_picture_is_written_as_pdf_and_png(run: Path, tmp_path: Path) -> None:
+    pdf, png = style.save(latency_cdf.draw(read_run(run)), tmp_path / "new" / "figure")
+    assert pdf.read_bytes().startswith(b"%PDF")
+    picture = cv2.imread(str(png))
+    assert picture is not None
+    assert picture.std() > 5
+
+
+def test_lines_differ_without_colour() -> None:
+    count = len(style.COLOURS)
+    assert len({(str(style.series(index)["linestyle"])) for index in range(count)}) == count
+    assert len(set(style.MARKERS[:count])) == len(set(style.HATCHES[:count])) == count
+
+
+def test_adaptation_shows_link_estimate_variants_and_misses(run: Path) -> None:
+    made = adaptation.draw(read_run(run), VARIANTS, read_links(run))
+    left, right = made.axes[0], made.axes[2]
+    assert {line.get_label() for line in left.get_lines()} == {"bandwidth estimate", "miss"}
+    assert {line.get_label() for line in right.get_lines()} == {"size asked for", "variant used"}
+    misses = next(line for line in left.get_lines() if line.get_label() == "miss")
+    assert len(misses.get_xdata()) == 2
+    assert "client 0: SLO 100 ms, 2 misses" in left.get_title(loc="left")
+    assert [text.get_text() for text in made.legends[0].get_texts()].count("miss") == 1
+    assert left.get_ylabel() == "Mbit/s"
+
+
+def test_latency_distributions_end_at_one(run: Path) -> None:
+    plot = latency_cdf.draw(read_run(run)).axes[0]
+    ends = [line.get_ydata()[-1] for line in plot.get_lines() if str(line.get_label()).startswith("client")]
+    assert ends == [1.0, 1.0]
+    shares = latency_cdf.draw_shares({"one": pd.concat(read_run(run).values())}).axes[0].get_lines()[0]
+    assert max(shares.get_xdata()) == pytest.approx(1.3)
+
+
+def test_outcomes_add_up_to_the_misses(run: Path) -> None:
+    plot = outcomes.draw(read_run(run)).axes[0]
+    heights = [sum(patch.get_height() for patch in list(bars)) for bars in zip(*plot.containers, strict=True)]
+    assert heights == pytest.approx([100 * 2 / 27, 100 * 3 / 27])
+
+
+def test_bursts_are_runs_of_misses_in_order_of_capture(run: Path) -> None:
+    clients = read_run(run)
+    assert bursts.lengths(clients[0]) == [2]
+    assert bursts.lengths(clients[1]) == [3]
+    both, captured = bursts.of_clients(clients.values())
+    assert (sorted(both), captured) == ([2, 3], 54)
+    line = bursts.draw({"all": both, "none": []}, {"all": captured, "none": 54}).axes[0].get_lines()[0]
+    assert list(line.get_ydata()) == pytest.approx([100 * 5 / 54, 100 * 5 / 54, 100 * 3 / 54, 0.0])
+
+
+def test_stages_count_answered_frames_only(run: Path) -> None:
+    frames = read_server(run)
+    assert set(frames["outcome"]) == {"ON_TIME", "LATE"}
+    made = stages.draw({"a": frames, "b": frames})
+    assert [text.get_text() for text in made.legends[0].get_texts()] == list(stages.STAGES)
+    widths = [container[0].get_width() for container in made.axes[0].containers]
+    assert sum(widths) == pytest.approx(sum(float(frames[column].mean()) for column in stages.STAGES.values()))
+
+
+def test_the_sweeps_figure_has_a_column_per_setting_and_intervals(table: pd.DataFrame) -> None:
+    made = sweep.draw(table)
+    titles = [axes.get_title() for axes in made.axes if axes.get_title()]
+    assert titles == ["SLO 75 ms, 15 fps", "SLO 150 ms, 15 fps"]
+    assert "missed frames, %" in labels(made)
+    assert len(made.axes[0].containers) == 2, "an error bar per policy"
+
+
+def test_policies_are_compared_on_the_runs_that_all_have(table: pd.DataFrame) -> None:
+    whole = sweep.finished(table)
+    compared = policies.compared(whole)
+    assert sorted(set(compared["system"])) == ["multiset", "sa-dp"]
+    odd = whole[~((whole["policy"] == "sa-dp") & (whole["setting"] == "slo-75_fps-15"))]
+    only = policies.compared(odd)
+    same = odd[(odd["setting"] == "slo-150_fps-15") & (odd["policy"] == "multiset")]
+    assert only[only["system"] == "multiset"]["miss_rate"].tolist() == pytest.approx(same["miss_rate"].tolist())
+    assert labels(policies.draw(table))[0] == "missed frames, %"
+
+
+def test_a_profile_has_a_line_per_variant(tmp_path: Path) -> None:
+    zoo = load_zoo("yolov4")
+    made = profile.draw(zoo.profile(zoo.kinds()[0]))
+    assert {"accuracy", "p99 latency, ms", "throughput, frames/s"} <= set(labels(made))
+    style.save(made, tmp_path / "profile")
+
+
+def test_attempts_that_were_given_up_are_not_drawn(run: Path) -> None:
+    kept = run / "attempt-0" / "logs" / "client" / "host_7"
+    kept.mkdir(parents=True)
+    (kept / "frame_stats.csv").write_text((run / "logs" / "client" / "host_0" / "frame_stats.csv").read_text())
+    assert sorted(read_run(run)) == [0, 1]
+
+
+def test_a_log_that_lacks_something_is_named(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(LogError, match=r"no client frame_stats\.csv below"):
+        read_run(tmp_path / "nowhere")
+    path = run / "logs" / "client" / "host_0" / "frame_stats.csv"
+    path.write_text("client_id,frame_id\n0,1\n")
+    with pytest.raises(LogError, match=r"host_0/frame_stats\.csv lacks the columns capture_ts, outcome"):
+        read_run(run)
+    (run / "logs" / "server" / "frame_stats.csv").unlink()
+    with pytest.raises(LogError, match=r"server/frame_stats\.csv cannot be read"):
+        read_server(run)
+
+
+def test_every_command_draws_without_a_warning(run: Path, tmp_path: Path) -> None:
+    out, csv = tmp_path / "figures", str(write_sweep(tmp_path / "sweep"))
+    for words in (
+        ["fig6"],
+        ["fig7", str(run), "--zoo", "yolov4"],
+        ["fig8", csv, "--total-iter", "1"],
+        ["fig9", str(run)],
+        ["stages", str(run)],
+        ["bursts", str(run)],
+        ["policies", csv],
+    ):
+        app([*words, "--out", str(out)], standalone_mode=False)
+    names = ["fig_6", "fig_7", "fig_8_synthetic_trace", "fig_9", "fig_9_misses", "stages", "bursts", "policies"]
+    assert {path.name for path in out.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("pdf", "png")}
+
+
+def test_the_report_is_one_file_with_everything_in_it(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    page = write_report(tmp_path).read_text()
+    assert not re.search(r"(src|href)=\"(?!data:)", page), "nothing is fetched from elsewhere"
+    assert page.count("data:image/png;base64,") == 6
+    assert "9 runs, 8 with a valid result" in page
+    assert "the server &lt;was&gt; gone" in page
+    table = collect_table(tmp_path)
+    mine = table[(table["client"] == "all") & (table["policy"] == "multiset") & (table["clients"] == 2)]
+    assert f"{100 * mine['miss_rate'].mean():.2f} ± " in page
+
+
+def test_a_sweep_without_results_has_no_report(tmp_path: Path) -> None:
+    with pytest.raises(MoonjellyError, match="has a valid result"):
+        write_report(tmp_path)
