@@ -21,16 +21,15 @@ from moonjelly.repository import load_zoo
 from moonjelly.scenes import CLASSES
 from moonjelly.training import batches
 from moonjelly.training import zoo as zoo_training
-from moonjelly.training.architectures import ARCHITECTURES, definition, multiply_adds
+from moonjelly.training.architectures import ARCHITECTURES, definition
 from moonjelly.training.batches import draw_batch
 from moonjelly.training.evaluation import evaluate
 from moonjelly.training.samples import SampleOptions, draw_samples
-from moonjelly.training.store import Measured, read_samples, write_samples
-from moonjelly.training.zoo import front, train_zoo
+from moonjelly.training.zoo import train_zoo
 from moonjelly.types import Detections
 
 NANO = parse_cfg(definition(ARCHITECTURES[0], 128))
-SAMPLES = draw_samples(SampleOptions(first_seed=7, scenes=2, frames=2))
+SAMPLES = draw_samples(SampleOptions(first_seed=7, scenes=2, frames=2, varied_mix=True))
 
 
 @pytest.fixture(autouse=True)
@@ -96,13 +95,14 @@ def test_the_learning_rate_rises_and_falls() -> None:
     assert shares[-1] < 0.03
 
 
+@pytest.mark.timeout(400)  # torch alone takes seconds to import its optimisers, on a machine that may be busy
 def test_a_tiny_network_overfits_one_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batches, "CROPPED", 0.0)
     monkeypatch.setattr(batches, "RECOLOURED", 0.0)
     sample = SAMPLES[:1]
-    learner = trainer(160)
+    learner = trainer(100)
     losses = []
-    for step in range(160):
+    for step in range(100):
         images, targets = draw_batch(sample, 0, step, 2, (128,))
         losses.append(learner.train_step(images, targets).total.item())
     assert np.mean(losses[-10:]) < 0.35 * np.mean(losses[:10])
@@ -147,32 +147,6 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
     assert other.shape != images.shape or not torch.equal(images, other)
     assert targets.boxes.min() >= 0.0
     assert (targets.boxes[:, :2] + targets.boxes[:, 2:] / 2).max() <= 1.0 + 1e-5
-
-
-def test_samples_survive_the_disk(tmp_path: Path) -> None:
-    file = tmp_path / "samples.npz"
-    write_samples(file, SAMPLES)
-    for kept, sample in zip(read_samples(file), SAMPLES, strict=True):
-        assert kept.jpeg == sample.jpeg
-        assert np.array_equal(kept.boxes, sample.boxes)
-        assert np.array_equal(kept.ignored, sample.ignored)
-    file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(ZooError, match="delete the file to draw them again"):
-        read_samples(file)
-
-
-@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
-def test_definitions_are_networks(architecture: object) -> None:
-    config = parse_cfg(definition(architecture, 160))  # type: ignore[arg-type]
-    assert config.class_count == len(CLASSES)
-    assert config.stride <= 32
-    assert multiply_adds(config, 320) == 4 * multiply_adds(config, 160)
-
-
-def test_the_front_leaves_out_what_costs_more_for_nothing() -> None:
-    points = [("a", 10, 0.3), ("b", 20, 0.29), ("c", 30, 0.302), ("d", 40, 0.5)]
-    measured = [Measured(name, 96, cost, ap50, 0.1, 0.2) for name, cost, ap50 in reversed(points)]
-    assert [one.model for one in front(measured)] == ["a", "d"]
 
 
 @pytest.mark.timeout(400)  # some twenty seconds of work in seven processes, on a machine that may be busy

@@ -18,6 +18,9 @@ MOTION_STEPS = 6
 """Pictures of one stride of a walker or one turn of the pedals."""
 CELLS_REMEMBERED = 4096
 
+PLAY_M = {BeltKind.ROAD: 3.0, BeltKind.CYCLE: 5.5, BeltKind.WALK: 2.0, BeltKind.PARKED: 1.0}
+"""How far from its cell's beginning an object sits at most: less than the cell and the longest object leave."""
+
 _CLASSES_ON = {
     BeltKind.ROAD: tuple(CLASSES.index(name) for name in ("car", "truck", "bus", "motorcycle")),
     BeltKind.CYCLE: (CLASSES.index("bicycle"),),
@@ -118,7 +121,7 @@ class Traffic:
     def _draw(self, number: int, belt: Belt, cell: int) -> Resident | None:
         random = np.random.default_rng((self._seed, number, cell + CELLS_PER_BELT // 2))
         present, jitter, choice, style, sway, phase = random.random(6)
-        belt_m = (cell + 0.15 + 0.7 * jitter * _slack(belt.kind)) * belt.cell_m
+        belt_m = cell * belt.cell_m + jitter * PLAY_M[belt.kind]
         conditions = self._drift.at(belt.instant_s(belt_m))
         shares = conditions.shares
         if present >= occupancy(belt.kind, conditions):
@@ -159,8 +162,3 @@ def occupancy(kind: BeltKind, conditions: Conditions) -> float:
     ordinary = sum(DEFAULT_MIX[index] for index in _CLASSES_ON[kind])
     present = sum(shares[index] for index in _CLASSES_ON[kind])
     return min(0.95, conditions.density * _OCCUPANCY[kind] * present / ordinary)
-
-
-def _slack(kind: BeltKind) -> float:
-    """Share of the cell's length within which an object may sit without touching the next cell's."""
-    return 0.4 if kind is BeltKind.ROAD else 1.0

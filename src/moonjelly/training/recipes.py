@@ -59,10 +59,12 @@ def full_recipe(seed: int) -> Recipe:
             ModelRecipe(nano, 6500, 8, 4e-3, (96, 128, 160), (96, 128, 160)),
             ModelRecipe(small, 9000, 8, 4e-3, (128, 160, 192, 224), (160, 192, 224)),
             ModelRecipe(medium, 10000, 8, 4e-3, (160, 192, 224, 256, 288), (224, 256, 288)),
-            ModelRecipe(large, 6000, 8, 4e-3, (224, 256, 320, 416), (288, 352, 416, 512)),
+            ModelRecipe(large, 6000, 8, 4e-3, (224, 288, 352, 416), (288, 352, 416, 448)),
         ),
-        parts=tuple(SampleOptions(TRAINING_SEED * (seed + 1) + 100 * part, 100, 10) for part in range(4)),
-        held_out=SampleOptions(HELD_OUT_SEED, 60, 4),
+        parts=tuple(
+            SampleOptions(TRAINING_SEED * (seed + 1) + 100 * part, 100, 10, varied_mix=True) for part in range(4)
+        ),
+        held_out=SampleOptions(HELD_OUT_SEED, 60, 4, varied_mix=False),
     )
 
 
@@ -74,8 +76,8 @@ def quick_recipe(seed: int) -> Recipe:
             ModelRecipe(nano, 12, 4, 6e-3, (96,), (64, 96)),
             ModelRecipe(small, 8, 4, 5e-3, (96,), (128,)),
         ),
-        parts=(SampleOptions(TRAINING_SEED * (seed + 1), 4, 3),),
-        held_out=SampleOptions(HELD_OUT_SEED, 3, 2),
+        parts=(SampleOptions(TRAINING_SEED * (seed + 1), 4, 3, varied_mix=True),),
+        held_out=SampleOptions(HELD_OUT_SEED, 3, 2, varied_mix=False),
     )
 
 

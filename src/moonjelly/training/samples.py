@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,13 +10,18 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
-from moonjelly.scenes import FrameLabels, Scene, SceneOptions
+from moonjelly.scenes import CLASSES, Drift, FrameLabels, Scene, SceneOptions
+from moonjelly.scenes.conditions import draw_conditions
 
 KEPT_QUALITY = 90
 MIN_VISIBLE = 0.5
 """Objects that show less are not asked for."""
-MIN_SIDE = 0.0375
-"""Objects whose larger side is less than this share of the frame's width are not asked for (24 pixels of 640)."""
+MIN_SIDE = 0.05
+"""Objects whose larger side is less than this share of the frame's width are not asked for (32 pixels of 640)."""
+MIX_EVENNESS = 1.5
+"""Concentration of the Dirichlet distribution that varied class mixes are drawn from."""
+DENSITIES = (0.8, 1.8)
+"""Range of the traffic's density in varied scenes."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -43,12 +49,14 @@ class SampleOptions:
         first_seed: of the first scene.
         scenes: how many, with consecutive seeds.
         frames: of each scene.
+        varied_mix: busier scenes, each with a class mix of its own, so that rare classes are learnt as well.
         apart_s: seconds between frames.
     """
 
     first_seed: int
     scenes: int
     frames: int
+    varied_mix: bool
     apart_s: float = 4.1
 
 
@@ -61,12 +69,21 @@ def draw_samples(options: SampleOptions, progress: Callable[[int, int], None] | 
     """
     samples: list[Sample] = []
     for number in range(options.scenes):
-        scene = Scene(options.first_seed + number, SceneOptions())
+        seed = options.first_seed + number
+        scene = Scene(seed, SceneOptions(drift=_varied(seed) if options.varied_mix else None))
         step = round(options.apart_s * scene.options.fps)
         samples += [make_sample(*scene.frame(index * step)) for index in range(options.frames)]
         if progress is not None:
             progress(number + 1, options.scenes)
     return samples
+
+
+def _varied(seed: int) -> Drift:
+    """Ordinary light and weather, and any class mix."""
+    random = np.random.default_rng((seed, 21))
+    mix = tuple(float(share) for share in random.dirichlet(np.full(len(CLASSES), MIX_EVENNESS)))
+    density = float(random.uniform(*DENSITIES))
+    return Drift.steady(dataclasses.replace(draw_conditions(random), mix=mix, density=density))
 
 
 def make_sample(picture: NDArray[np.uint8], labels: FrameLabels) -> Sample:

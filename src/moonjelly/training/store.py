@@ -151,7 +151,7 @@ def read_samples(file: Path) -> list[Sample]:
         ZooError: the file is missing or damaged.
     """
     try:
-        with np.load(file, allow_pickle=False) as content:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as content:
             arrays = dict(content)
         jpegs = np.split(arrays["jpegs"], np.cumsum(arrays["lengths"])[:-1])
         ends = np.cumsum(arrays["counts"])[:-1]

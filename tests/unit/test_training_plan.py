@@ -1,0 +1,108 @@
+"""What a training is made of, as far as it needs no torch: networks, recipes, its folder, the choice of variants."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from moonjelly.errors import ZooError
+from moonjelly.models.cfg import parse_cfg
+from moonjelly.scenes import CLASSES
+from moonjelly.training.architectures import ARCHITECTURES, Architecture, definition, multiply_adds
+from moonjelly.training.recipes import HELD_OUT, Recipe, full_recipe, part_names, quick_recipe
+from moonjelly.training.samples import SampleOptions, draw_samples
+from moonjelly.training.store import Measured, TrainingFolder, make_plan, read_samples, write_samples
+from moonjelly.training.zoo import LEAST_GAIN, front, variant_name
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
+def test_definitions_are_networks(architecture: Architecture) -> None:
+    config = parse_cfg(definition(architecture, 160))
+    assert (config.width, config.class_count) == (160, len(CLASSES))
+    anchors = [anchor for stage in architecture.stages for anchor in stage.anchors]
+    assert sorted(anchor for head in config.heads for anchor in head.anchors) == sorted(anchors)
+    # Small anchors belong to fine grids.
+    sizes = [max(max(anchor) for anchor in head.anchors) for head in sorted(config.heads, key=lambda head: head.stride)]
+    assert sizes == sorted(sizes)
+
+
+def test_cost_grows_with_the_picture_and_from_model_to_model() -> None:
+    configs = [parse_cfg(definition(architecture, 160)) for architecture in ARCHITECTURES]
+    for config in configs:
+        assert multiply_adds(config, 320) == 4 * multiply_adds(config, 160)
+    costs = [multiply_adds(config, 224) for config in configs]
+    assert costs == sorted(costs)
+
+
+@pytest.mark.parametrize("recipe", [full_recipe(0), quick_recipe(0)], ids=["full", "quick"])
+def test_every_input_size_fits_its_network(recipe: Recipe) -> None:
+    for model in recipe.models:
+        stride = parse_cfg(definition(model.architecture, 160)).stride
+        assert all(size % stride == 0 for size in (*model.teach, *model.serve))
+
+
+def test_the_full_recipe_offers_eight_variants_and_more() -> None:
+    assert sum(len(model.serve) for model in full_recipe(0).models) >= 10
+
+
+def test_pictures_are_drawn_from_scenes_of_their_own() -> None:
+    used = [
+        range(part.first_seed, part.first_seed + part.scenes) for part in (*full_recipe(0).parts, *full_recipe(1).parts)
+    ]
+    held_out = full_recipe(0).held_out
+    assert held_out == full_recipe(1).held_out
+    used.append(range(held_out.first_seed, held_out.first_seed + held_out.scenes))
+    seeds = [seed for part in used for seed in part]
+    assert len(seeds) == len(set(seeds))
+    assert part_names(full_recipe(0)) == ("0", "1", "2", "3", HELD_OUT)
+
+
+def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
+    folder = TrainingFolder(tmp_path / "work")
+    plan = make_plan(quick_recipe(0), 0, True)
+    folder.claim(plan)
+    folder.claim(plan)
+    with pytest.raises(ZooError, match=r"holds another training \(seed 0, quick True\); choose another --out"):
+        folder.claim(make_plan(quick_recipe(4), 4, True))
+    (folder.directory / "plan.json").write_text("{")
+    with pytest.raises(ZooError, match="is not readable"):
+        folder.claim(plan)
+
+
+def test_samples_survive_the_disk(tmp_path: Path) -> None:
+    samples = draw_samples(SampleOptions(first_seed=7, scenes=1, frames=2, varied_mix=True))
+    assert any(sample.ignored.any() for sample in samples)
+    assert any(not sample.ignored.all() for sample in samples)
+    file = tmp_path / "samples.npz"
+    write_samples(file, samples)
+    for kept, sample in zip(read_samples(file), samples, strict=True):
+        assert kept.jpeg == sample.jpeg
+        assert np.array_equal(kept.boxes, sample.boxes)
+        assert np.array_equal(kept.classes, sample.classes)
+        assert np.array_equal(kept.ignored, sample.ignored)
+    file.write_bytes(file.read_bytes()[:500])
+    with pytest.raises(ZooError, match="delete the file to draw them again"):
+        read_samples(file)
+
+
+def measured(name: str, cost: int, ap50: float) -> Measured:
+    return Measured(name, 96, cost, ap50, ap50 / 3, ap50)
+
+
+def test_the_front_leaves_out_what_costs_more_for_nothing() -> None:
+    points = [
+        measured("d", 40, 0.5),
+        measured("c", 30, 0.3 + LEAST_GAIN / 2),
+        measured("b", 20, 0.29),
+        measured("a", 10, 0.3),
+    ]
+    assert [variant_name(one) for one in front(points)] == ["a-96", "d-96"]
+
+
+def test_drawing_and_planning_need_no_torch() -> None:
+    code = "import sys, moonjelly.training.zoo, moonjelly.training.worker; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
