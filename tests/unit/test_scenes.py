@@ -190,6 +190,14 @@ def test_selection_by_visibility_and_size() -> None:
     assert (chosen.as_detections().scores == 1.0).all()
 
 
+def test_what_is_asked_for_is_mostly_visible_and_32_pixels_of_640() -> None:
+    labels = Scene(12, SceneOptions(drift=Drift.steady(Conditions(density=2.0)))).frame(0)[1]
+    asked = labels.asked(640, 360)
+    assert 0 < asked.sum() < len(labels)
+    for kept, box, visible in zip(asked, labels.boxes * (640, 360, 640, 360), labels.visible, strict=True):
+        assert kept == (visible >= 0.5 and round(max(box[2] - box[0], box[3] - box[1]), 3) >= 32.0)
+
+
 @pytest.mark.parametrize(
     ("make", "text"),
     [

@@ -9,6 +9,11 @@ from numpy.typing import NDArray
 
 from moonjelly.types import Detections
 
+ASKED_VISIBLE = 0.5
+"""A detector is asked for objects of which at least this share shows ..."""
+ASKED_SIDE = 0.05
+"""... and whose larger side is at least this share of the frame's width (32 pixels of 640)."""
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class FrameLabels:
@@ -36,6 +41,11 @@ class FrameLabels:
         """Those that show at least ``min_visible`` and are at least ``min_side`` of the frame wide or high."""
         sides = np.max(self.boxes[:, 2:] - self.boxes[:, :2], axis=1, initial=0.0)
         return self.where((self.visible >= min_visible) & (sides >= min_side))
+
+    def asked(self, width: int, height: int) -> NDArray[np.bool_]:
+        """``(n,)``: what a detector is asked for in a frame of so many pixels; to see more is neither right nor wrong."""
+        sides = (self.boxes[:, 2:] - self.boxes[:, :2]) * (1.0, height / width)
+        return np.asarray((self.visible >= ASKED_VISIBLE) & (sides.max(axis=1, initial=0.0) >= ASKED_SIDE))
 
     def where(self, keep: NDArray[np.bool_]) -> FrameLabels:
         """Those where ``keep``, ``(n,)``, is true."""

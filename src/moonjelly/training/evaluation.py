@@ -30,8 +30,8 @@ def evaluate(
 ) -> tuple[AveragePrecision, float]:
     """Average precision and F1 (at IoU 0.5) against the exact truth.
 
-    Objects that are not asked for (:mod:`moonjelly.training.samples`) are no part of the truth, and detections that
-    mean one of them and nothing else are neither right nor wrong, as with COCO's ignored regions.
+    Objects that are not asked for (:meth:`moonjelly.scenes.FrameLabels.asked`) are no part of the truth, and
+    detections that mean one of them and nothing else are neither right nor wrong, as with COCO's ignored regions.
 
     Args:
         network: in evaluation mode.

@@ -14,10 +14,6 @@ from moonjelly.scenes import CLASSES, Drift, FrameLabels, Scene, SceneOptions
 from moonjelly.scenes.conditions import draw_conditions
 
 KEPT_QUALITY = 90
-MIN_VISIBLE = 0.5
-"""Objects that show less are not asked for."""
-MIN_SIDE = 0.05
-"""Objects whose larger side is less than this share of the frame's width are not asked for (32 pixels of 640)."""
 MIX_EVENNESS = 1.5
 """Concentration of the Dirichlet distribution that varied class mixes are drawn from."""
 DENSITIES = (0.8, 1.8)
@@ -90,6 +86,4 @@ def make_sample(picture: NDArray[np.uint8], labels: FrameLabels) -> Sample:
     """Encode a frame and settle what is asked for in it."""
     jpeg = simplejpeg.encode_jpeg(picture, KEPT_QUALITY, "RGB", "420")
     height, width = picture.shape[:2]
-    sides = (labels.boxes[:, 2:] - labels.boxes[:, :2]) * (1.0, height / width)
-    ignored = np.asarray((labels.visible < MIN_VISIBLE) | (sides.max(axis=1, initial=0.0) < MIN_SIDE))
-    return Sample(jpeg, labels.boxes, labels.classes, ignored)
+    return Sample(jpeg, labels.boxes, labels.classes, ~labels.asked(width, height))
