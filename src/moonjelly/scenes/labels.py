@@ -43,7 +43,7 @@ class FrameLabels:
         return self.where((self.visible >= min_visible) & (sides >= min_side))
 
     def asked(self, width: int, height: int) -> NDArray[np.bool_]:
-        """``(n,)``: what a detector is asked for in a frame of so many pixels; to see more is neither right nor wrong."""
+        """``(n,)``: what a detector is asked for in a frame of that many pixels; what else it sees does not count."""
         sides = (self.boxes[:, 2:] - self.boxes[:, :2]) * (1.0, height / width)
         return np.asarray((self.visible >= ASKED_VISIBLE) & (sides.max(axis=1, initial=0.0) >= ASKED_SIDE))
 
