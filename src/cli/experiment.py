@@ -246,7 +246,7 @@ def _settle(matrix: Sweep, run: Run, directory: Path) -> None:
 def _hosts(path: Path | None) -> Hosts:
     named = path or (Path(os.environ["MOONJELLY_HOSTS"]) if os.environ.get("MOONJELLY_HOSTS") else None)
     if named is None:
-        raise ConfigError("no hosts file: name one with --hosts or MOONJELLY_HOSTS (docs/testbed.md shows one)")
+        raise ConfigError("no hosts file: name one with --hosts or MOONJELLY_HOSTS (docs/experiments.md shows one)")
     return read_hosts(named)
 
 
