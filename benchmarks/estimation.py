@@ -16,6 +16,7 @@ import json
 import math
 import os
 import platform
+import signal
 import struct
 import subprocess
 import sys
@@ -310,6 +311,7 @@ def main() -> int:
         return 0
     print(f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     print(f"Python {platform.python_version()}, numpy {np.__version__}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces and processes are cleaned up
     known = traces()
     good = True
     for burst_bytes, one_way_s in ((0, 0.005), (5_000, 0.005)):

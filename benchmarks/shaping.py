@@ -236,6 +236,7 @@ def count(inner: socket.socket, samples: list[tuple[float, int]]) -> None:
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that namespaces and processes are cleaned up
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("tc", "relay"), help="measure one of the two")
     only = parser.parse_args().only
