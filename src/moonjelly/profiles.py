@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ class ProfileOptions:
         percentile: of the rows of one (variant, batch), in (0, 100]; Jellyfish plans with the 99th.
         warmup_rows: first rows of each (variant, batch) to leave out; ``None``: what the provenance says, else 10.
         monotone: see :func:`monotone`; ``none`` fails on a row that falls with the batch size.
-        max_batch: read batches 1..``max_batch`` only; ``None``: all.
+        max_batch: leave larger batches out; ``None``: read all.
     """
 
     percentile: float = 99.0
@@ -268,7 +269,7 @@ def _warmup_rows(directory: Path, options: ProfileOptions) -> int:
 
 def _percentiles(file: Path, key: str, warmup: int, options: ProfileOptions) -> list[float]:
     runs = read_latency(file, key)
-    last = max(runs, default=0) if options.max_batch is None else options.max_batch
+    last = min(max(runs, default=0), options.max_batch or sys.maxsize)
     holes = [batch for batch in range(1, last + 1) if batch not in runs]
     if holes or not last:
         raise ProfileError(f"{file} has no rows for batch {', '.join(map(str, holes)) or 1}; batches 1..B are needed")
