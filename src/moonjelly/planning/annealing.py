@@ -61,7 +61,8 @@ class Annealer:
     Args:
         packer: of the compiled problem.
         held: lanes that the devices hold; empty without a previous plan.
-        churn: share of one device's part of the offered load that a change against ``held`` must bring.
+        churn: share of one device's part of the offered load that a change against ``held`` must bring; scaled by
+            ``1 - devices / clients``, so that a device with a client of its own follows it freely.
         expired: whether the time is up.
     """
 
@@ -77,7 +78,7 @@ class Annealer:
         self._penalty = max(tables.rate, default=0)
         devices = sum(len(one.positions) for one in tables.classes)
         self._per_device = tables.load(tables.full) / max(devices, 1)
-        self._churn = churn * self._per_device
+        self._churn = churn * self._per_device * max(0.0, 1.0 - devices / max(sum(tables.full), 1))
 
     def rate(self, lanes: Sequence[int], wanted: bytes) -> Solution:
         """What a state is worth for the clients that are ``wanted``."""

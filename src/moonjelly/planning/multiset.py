@@ -37,8 +37,9 @@ class Multiset:
 
     Attributes:
         evaluations: multisets to try in one search.
-        churn: what a changed variant must bring, as a share of one device's part of the objective: about the share of
-            a planning period that is lost while the variant loads.
+        churn: what a changed variant must bring, in accuracy of one device's part of the load: about the share of a
+            planning period that is lost while the variant loads. Devices with few clients each pay less, see
+            :class:`~moonjelly.planning.annealing.Annealer`.
         relax_from: number of devices from which on the search also starts at the linear relaxation (where HiGHS is
             installed).
         hot: first temperature, in shares of one device's part of the offered load.
