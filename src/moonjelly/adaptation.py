@@ -25,7 +25,7 @@ REDUCED_QUALITIES = (75, 60, 45, 30)
 """Tried in this order once the size is at its smallest."""
 CAUTION = 1.5
 """Standard deviations by which bandwidth is taken below, and sizes above, their estimates."""
-UTILISATION = 0.9
+UTILISATION = 0.75
 """Share of the (cautious) link that frames at the nominal rate may fill."""
 GROWTH = 2.0
 """A frame has at most this many times the bytes of the largest one delivered lately, or is one step above it."""
@@ -33,6 +33,8 @@ PROVEN_SLACK = 1.2
 """Frames of one size differ: this close to a size counts as having delivered it."""
 LATENCY_FACTOR = 2.0
 """One batch running and one waiting (Jellyfish, section III)."""
+FALLBACK_INFER_MS = 10.0
+"""What a server in a hurry needs at most, with the fastest variant that it has loaded."""
 STALLED_AFTER_MS = 300.0
 PROBE_AFTER_MS = 500.0
 OUTAGE_AFTER_MS = 2_000.0
@@ -170,8 +172,8 @@ def decide(
         return Skip(SkipReason.OUTAGE if state is LinkHealth.OUTAGE else SkipReason.STALLED)
     if not link.known:
         return _first_frame(stream, in_flight, sizes)
-    rate_bps = _bounded_rate_bps(link, in_flight, now)
-    queue_ms = _queue_ms(link, in_flight, rate_bps, now, encode_ms)
+    rate_bps = _bounded_rate_bps(link.cautious_bps(CAUTION), link, in_flight, now, doubt=1.0)
+    queue_ms = _queue_ms(in_flight, rate_bps, now, encode_ms)
     one_way_ms = link.rtt_ms / 2
     left_ms = stream.slo_ms - ns_to_ms(now - captured) - encode_ms - link.rtt_ms - link.jitter_ms - plan.overhead_ms
     room_bytes = _room_bytes(stream, rate_bps, in_flight)
@@ -186,11 +188,14 @@ def decide(
         if carried and proven and likely <= room_bytes and wait_ms <= left_ms - LATENCY_FACTOR * plan.infer_ms:
             return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
     # The link does not carry even the smallest frame at the nominal rate: send those that can make it, skip the others.
-    # Skipping is a sure miss, so this is judged by the likely rate.
+    # Skipping is a sure miss and this frame is small, so everything is taken as it well may be: the likely rate, an
+    # overdue acknowledgement that comes any moment, a server that falls back to a fast variant.
+    hopeful_bps = _bounded_rate_bps(link.bandwidth_bps, link, in_flight, now, doubt=0.0)
     variant, quality = ladder[-1]
     size = sizes.expected_bytes(stream.input_sizes[variant], quality)
-    wait_ms = (queue_ms + transfer_ms(size, rate_bps)) * link.cautious_bps(CAUTION) / link.bandwidth_bps
-    in_time = wait_ms <= left_ms - plan.infer_ms and (size <= room_bytes or not in_flight)
+    wait_ms = _queue_ms(in_flight, hopeful_bps, now, encode_ms) + transfer_ms(size, hopeful_bps)
+    room = size <= _room_bytes(stream, hopeful_bps, in_flight) or not in_flight
+    in_time = wait_ms <= left_ms - min(plan.infer_ms, FALLBACK_INFER_MS) and room
     # What is believed of a link that carries nothing is soon out of date: now and then a frame is sent to see.
     if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
         return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
@@ -223,25 +228,25 @@ def _ladder(stream: Stream, plan: PlanView) -> list[tuple[int, int]]:
     return [(variant, DEFAULT_QUALITY) for variant in range(top, -1, -1)] + [(0, q) for q in REDUCED_QUALITIES]
 
 
-def _bounded_rate_bps(link: LinkEstimate, in_flight: Sequence[Unacknowledged], now: ClientInstant) -> float:
-    """The cautious rate, and less once the acknowledgement of the oldest frame is overdue.
+def _bounded_rate_bps(
+    rate_bps: float, link: LinkEstimate, in_flight: Sequence[Unacknowledged], now: ClientInstant, doubt: float
+) -> float:
+    """``rate_bps``, and less once the acknowledgement of the oldest frame is overdue.
 
     This shows a drop before any acknowledgement can. How much of that frame is still to come is unknown; it is taken
-    to need as much time again as it is overdue.
+    to need ``doubt`` times as long again as it is overdue.
     """
-    rate_bps = max(1.0, link.cautious_bps(CAUTION))
+    rate_bps = max(1.0, rate_bps)
     if in_flight:
         oldest = in_flight[0]
         waited_ms = ns_to_ms(now - oldest.sent) - link.rtt_ms - 2.0 * link.jitter_ms
         overdue_ms = waited_ms - transfer_ms(oldest.size_bytes, rate_bps)
         if overdue_ms > 0.0:
-            rate_bps = oldest.size_bytes * 8_000.0 / (waited_ms + overdue_ms)
+            rate_bps = oldest.size_bytes * 8_000.0 / (waited_ms + doubt * overdue_ms)
     return rate_bps
 
 
-def _queue_ms(
-    link: LinkEstimate, in_flight: Sequence[Unacknowledged], rate_bps: float, now: ClientInstant, encode_ms: float
-) -> float:
+def _queue_ms(in_flight: Sequence[Unacknowledged], rate_bps: float, now: ClientInstant, encode_ms: float) -> float:
     """How long the next frame, sent in ``encode_ms``, waits for those before it."""
     free_ms = -math.inf
     for frame in in_flight:
