@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -102,3 +105,13 @@ def test_the_search_is_close_to_the_optimum(seed: int) -> None:
     found = check(one, create_policy("multiset").plan(one))
     assert found.accuracy >= 0.995 * best.bound
     assert found.accuracy <= best.bound * (1 + 1e-9)
+
+
+def test_planning_is_light_until_a_solver_is_needed() -> None:
+    script = (
+        "import sys; from moonjelly.planning import create_policy, policy_names\n"
+        "for name in policy_names(): create_policy(name)\n"
+        "print(sorted({'torch', 'grpc', 'highspy', 'docplex', 'cplex', 'pydantic'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

@@ -84,9 +84,9 @@ def random_small_problem(seed: int) -> Problem:
             100.0,
             tuple(sorted(rng.uniform(0.0, 45.0, 3), reverse=True)),
         )
-        for index in range(5)
+        for index in range(4)
     ]
-    return problem(clients, 2, rho=0.6)
+    return problem(clients, 2, rho=0.5)
 
 
 @pytest.mark.parametrize("seed", range(6))
