@@ -5,6 +5,7 @@ The contract that CUDA shares with the other runtimes is in ``tests/contract/tes
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from moonjelly.inference import device_kind
 from moonjelly.inference.torch_runtime import TorchExecutor
 from moonjelly.types import Outcome
 from tests.support.models import noise_frames, tiny_source, tiny_variant
@@ -81,8 +83,11 @@ def test_two_hundred_loads_leave_no_memory_behind(executor: TorchExecutor) -> No
     assert max(cycle() for _ in range(200)) <= settled * 1.01
 
 
-async def test_a_server_answers_frames_from_the_gpu(data_dir: Path, tmp_path: Path) -> None:
-    with running_server(tmp_path, "--runtime", "torch", zoo="yolo-fastest") as server:
+async def test_a_server_answers_frames_from_the_gpu(root: Path, data_dir: Path, tmp_path: Path) -> None:
+    zoo = tmp_path / "zoo"
+    shutil.copytree(root / "profiles" / "yolo-fastest", zoo)
+    (zoo / "cpu").rename(zoo / device_kind("torch"))  # any profile will do: one frame at a time
+    with running_server(tmp_path, "--runtime", "torch", zoo=zoo) as server:
         async with welcomed(server.port) as client:
             await client.placed()
             await client.frame(1, jpeg())
