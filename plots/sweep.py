@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,6 +9,7 @@ from matplotlib.figure import Figure
 from moonjelly.summary import half_width_95
 from plots import style
 from plots.frames import LogError
+from plots.settings import natural, setting_label
 
 
 def finished(runs: pd.DataFrame) -> pd.DataFrame:
@@ -51,17 +50,6 @@ def draw(runs: pd.DataFrame, *, quality: str = "effective_f1") -> Figure:
     axes[1, 0].set_ylabel("missed frames, %")
     axes[0, -1].legend(fontsize=6)
     return made
-
-
-def setting_label(setting: str) -> str:
-    """A setting's name as people read it: ``slo-75_fps-15`` is ``SLO 75 ms, 15 fps``; others stay as they are."""
-    found = re.fullmatch(r"slo-([\d.]+)_fps-([\d.]+)", setting)
-    return f"SLO {found[1]} ms, {found[2]} fps" if found else setting
-
-
-def natural(text: str) -> list[tuple[float, str]]:
-    """Sort key under which ``slo-75`` comes before ``slo-150``."""
-    return [(float(word), "") if word[0].isdigit() else (-1.0, word) for word in re.findall(r"\d+(?:\.\d+)?|\D+", text)]
 
 
 def _lines(plot: Axes, part: pd.DataFrame, column: str, scale: float) -> None:

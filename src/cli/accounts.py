@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.machine import machine, versions
-from client import golden
 from moonjelly.detection import MatchCounts
 from moonjelly.summary import F1, ClientInfo, Summary, summarise, write_summary
 from moonjelly.telemetry import FrameRow, PlanRow, read_rows
@@ -70,6 +69,8 @@ def settle(
             continue
         rows.extend(_after(warmup_s, list(read_rows(one.frame_log, FrameRow))))
         if score:
+            from client import golden  # video and models take seconds to import; simulated runs have no detections
+
             found = golden.score(one.directory, one.source, zoo)
             quality[one.client_id] = F1(found.answered.f1, found.every.f1)
             answered += found.answered

@@ -19,7 +19,6 @@ from rich.table import Table
 
 from cli.accounts import Participant, settle
 from cli.machine import machine, versions
-from cli.sweep_report import write_report
 from experiment_manager.checks import Finding, Wanted, check
 from experiment_manager.client_lines import read_configurations
 from experiment_manager.hosts import Hosts, read_hosts
@@ -28,7 +27,7 @@ from experiment_manager.stage import Verdict, source_of
 from experiment_manager.sweep import Run, Sweep, duration_s, expand, read_sweep
 from experiment_manager.table import collect_table, write_table
 from moonjelly.errors import ConfigError
-from plots.sweep import natural, setting_label
+from plots.settings import natural, setting_label
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -189,6 +188,8 @@ def make_table(out: Out = DEFAULT_OUT) -> None:
 @app.command("report")
 def make_report(out: Out = DEFAULT_OUT) -> None:
     """Write report.html: figures, intervals and table of the whole sweep in one file."""
+    from cli.sweep_report import write_report  # drawing takes a while to import; the other commands do without
+
     print(write_report(out))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -82,15 +83,13 @@ def compare(
         profile=_profile(zoo, kind),
     )
     rows: list[ComparisonRow] = []
-    log = CsvLog(out / "compare.csv", ComparisonRow)
-    with _progress() as progress:
+    with closing(CsvLog(out / "compare.csv", ComparisonRow)) as log, _progress() as progress:
         task = progress.add_task("instances", total=len(options.sizes) * options.instances)
         for batch in comparing.run(options, CpuClock()):
             for row in batch:
                 log.write(row)
             rows.extend(batch)
             progress.update(task, advance=1, description=f"{batch[0].devices}/{batch[0].clients}")
-    log.close()
     lines = comparing.table(rows)
     shown = _table("accuracy over the optimum's", _COMPARE_COLUMNS)
     for line in lines:
@@ -139,8 +138,7 @@ def timings(
     )
     rows: list[TimingRow] = []
     left_out: list[str] = []
-    log = CsvLog(out / "timings.csv", TimingRow)
-    with _progress() as progress:
+    with closing(CsvLog(out / "timings.csv", TimingRow)) as log, _progress() as progress:
         task = progress.add_task("sizes", total=len(options.sizes) * len(options.policies))
 
         def passed_over(name: str, size: Size) -> None:
@@ -151,7 +149,6 @@ def timings(
             log.write(row)
             rows.append(row)
             progress.update(task, advance=1, description=f"{row.policy} at {row.devices}/{row.clients}")
-    log.close()
     shown = _table("planning time, ms", _TIMING_COLUMNS)
     for row in rows:
         cpu = (row.cpu_ms_min, row.cpu_ms_mean, row.cpu_ms_median, row.cpu_ms_p99, row.wall_ms_median)
@@ -209,8 +206,7 @@ def trace(
     provenance = (versions(), machine())
     runs = list(study.combinations(trace, chosen, range(seed, seed + seeds)))
     rows: list[RunFigures] = []
-    log = CsvLog(out / "runs.csv", RunFigures)
-    with _progress() as progress:
+    with closing(CsvLog(out / "runs.csv", RunFigures)) as log, _progress() as progress:
         task = progress.add_task("runs", total=len(runs))
         for name, one, number in runs:
             progress.update(task, description=f"{Path(name).name} {one.name} seed {number}")
@@ -219,7 +215,6 @@ def trace(
             log.write(row)
             rows.append(row)
             progress.advance(task)
-    log.close()
     console.print(_trace_table(rows))
     slowest = min(row.real_time_factor for row in rows)
     console.print(f"simulated at {slowest:.0f} x real time or faster, planning included")

@@ -19,6 +19,7 @@ from moonjelly.repository import load_zoo
 from moonjelly.summary import half_width_95
 from plots import adaptation, bursts, latency_cdf, policies, stages, sweep
 from plots.frames import read_links, read_run, read_server
+from plots.settings import natural, setting_label
 
 SETTING = ["trace", "source", "setting", "clients", "policy"]
 FIGURES = {
@@ -71,11 +72,11 @@ def _tiles(done: pd.DataFrame) -> Iterator[dict[str, str]]:
 
 
 def _rows(done: pd.DataFrame) -> Iterator[list[str]]:
-    groups = sorted(done.groupby(SETTING), key=lambda one: [sweep.natural(str(word)) for word in one[0]])
+    groups = sorted(done.groupby(SETTING), key=lambda one: [natural(str(word)) for word in one[0]])
     for key, part in groups:
         trace, source, setting, clients, policy = (str(word) for word in key)
         cells = [_with_interval(part[column].dropna() * factor, digits) for column, factor, digits in FIGURES.values()]
-        yield [trace, source, sweep.setting_label(setting), clients, policy, str(len(part)), *cells]
+        yield [trace, source, setting_label(setting), clients, policy, str(len(part)), *cells]
 
 
 def _with_interval(values: pd.Series, digits: int) -> str:

@@ -13,9 +13,11 @@ hosts=${hosts:-${MOONJELLY_HOSTS:-}}
 if [ -n "${server_ip:-}${client_ip:-}" ] || [ -z "$hosts" ]; then
     [ -n "${server_ip:-}" ] || fail "server_ip is not set: the address of the server, or hosts=FILE"
     [ -n "${client_ip:-}" ] || fail "client_ip is not set: the address of the client machine, or hosts=FILE"
+    keys=
+    if [ -n "${identity_file:-}" ]; then keys+="identity_file = \"$identity_file\""$'\n'; fi
+    if [ -n "${known_hosts:-}" ]; then keys+="known_hosts = \"$known_hosts\""$'\n'; fi
     exec 3<<TOML
-${identity_file:+identity_file = "$identity_file"}
-${known_hosts:+known_hosts = "$known_hosts"}
+$keys
 [server]
 name = "server"
 host = "$server_ip"

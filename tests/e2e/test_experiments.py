@@ -20,7 +20,7 @@ from cli.testbed import machines
 from cli.testbed.layout import Layout
 
 NAME = "t2"
-ENDED_S = 90.0
+ENDED_S = 110.0
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
 
@@ -297,6 +297,52 @@ def test_two_sweeps_do_not_collect_in_one_place(bench: Bench) -> None:
     manager.terminate()
     manager.communicate(timeout=ENDED_S)
     assert manager.returncode == 130
+
+
+def queues(bench: Bench, role: str) -> str:
+    words = machines.command_in(bench.place(role), ["tc", "qdisc", "show", "dev", "eth0"])
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.full
+def test_shaping_with_tc_is_real_exclusive_and_removed_on_ctrl_c(bench: Bench, tmp_path: Path) -> None:
+    before = queues(bench, "client0")
+    assert "tbf" not in before
+    manager = bench.start(bench.sweep("--clients", "1", "--fps", "15", "--seconds", "120", "--shaping", "tc"))
+    until(bench.streaming)
+    assert "tbf" in queues(bench, "client0")
+
+    other = bench.sweep("--clients", "1", "--fps", "15", "--shaping", "tc")
+    status, said = bench.call([*other, "--out", str(tmp_path / "other")])
+    assert status == 1
+    assert "eth0" in said
+
+    assert "tbf" in queues(bench, "client0"), "the refused sweep left the first one's shaper alone"
+    manager.send_signal(signal.SIGINT)
+    said, _ = manager.communicate(timeout=ENDED_S)
+    assert manager.returncode == 130, said
+    assert queues(bench, "client0") == before
+
+
+@pytest.mark.full
+def test_a_killed_tc_shaper_is_cleaned_up_by_the_next_start(bench: Bench) -> None:
+    before = queues(bench, "client0")
+    sweep = bench.sweep("--clients", "1", "--fps", "15", "--seconds", "4", "--shaping", "tc")
+    manager = bench.start(sweep)
+    until(bench.streaming)
+    manager.kill()
+    manager.communicate()
+    job = next(bench.place("client0").work.glob("*/jobs/network-client0/job.json"))
+    supervisor = json.loads(job.read_text())["pid"]
+    shaper = next(
+        int(line.split()[1])
+        for line in bench.processes()
+        if " -m network_shaping tc " in line and "agent" not in line and int(line.split()[1]) != supervisor
+    )
+    os.kill(shaper, signal.SIGKILL)
+    status, said = bench.call(sweep)
+    assert status == 0, said
+    assert queues(bench, "client0") == before
 
 
 @pytest.mark.full

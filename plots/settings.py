@@ -1,0 +1,16 @@
+"""Names of a sweep's settings as people read and order them."""
+
+from __future__ import annotations
+
+import re
+
+
+def setting_label(setting: str) -> str:
+    """A setting's name as people read it: ``slo-75_fps-15`` is ``SLO 75 ms, 15 fps``; others stay as they are."""
+    found = re.fullmatch(r"slo-([\d.]+)_fps-([\d.]+)", setting)
+    return f"SLO {found[1]} ms, {found[2]} fps" if found else setting
+
+
+def natural(text: str) -> list[tuple[float, str]]:
+    """Sort key under which ``slo-75`` comes before ``slo-150``."""
+    return [(float(word), "") if word[0].isdigit() else (-1.0, word) for word in re.findall(r"\d+(?:\.\d+)?|\D+", text)]
