@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from moonjelly.summary import ClientInfo, Summary, summarise, write_summary
@@ -67,7 +68,6 @@ def write_run(out: Path, workload: Workload, rows: RunRows, summary: Summary) ->
 
 
 def _write(path: Path, row_type: type[Row], rows: Iterable[Row]) -> None:
-    log = CsvLog(path, row_type)
-    for row in rows:
-        log.write(row)
-    log.close()
+    with closing(CsvLog(path, row_type)) as log:
+        for row in rows:
+            log.write(row)

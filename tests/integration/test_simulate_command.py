@@ -1,0 +1,63 @@
+"""``moonjelly simulate`` as a user calls it, on tiny inputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.app import main
+
+
+def simulate(*words: object) -> int:
+    return main(["simulate", *map(str, words)])
+
+
+def test_trace_writes_every_run_a_table_and_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = simulate(
+        "trace", "--trace", "wifi-good", "--clients", 2, "--seconds", 3, "--warmup", 1, "--seeds", 2,
+        "--fps", "12,29.97", "--policy", "best-uniform",
+        "--dispatcher", "edf-adaptive", "--dispatcher", "nexus", "--out", tmp_path,
+    )  # fmt: skip
+    assert code == 0
+    printed = capsys.readouterr().out
+    assert "best-uniform+nexus" in printed
+    assert printed.rstrip().endswith(str(tmp_path))
+    assert {path.name for path in tmp_path.glob("*.*")} >= {"runs.csv", "summary.json", "accuracy_misses.pdf"}
+    runs = list(tmp_path.glob("wifi-good/*/seed-*/summary.json"))
+    assert len(runs) == 4
+    summary = json.loads(runs[0].read_text())
+    assert summary["frames_captured"] == pytest.approx(3 * (12 + 29.97), abs=2)
+    assert summary["versions"]["moonjelly"]
+
+    server = runs[0].parent
+    name = server.parent.name.split("+")[1]
+    assert simulate("replay", server, "--zoo", "yolov4", "--dispatcher", name, "--out", tmp_path / "replay") == 0
+    assert "decisions are the same" in capsys.readouterr().out
+
+
+def test_compare_with_one_instance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate("compare", "--instances", 1, "--solver", "highs", "--time-limit", 5, "--out", tmp_path) == 0
+    assert "proven optimal in" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "summary.json").read_text())["table"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("trace", "--fps", "fast"), "'fps' = 'fast'; numbers separated by commas are expected"),
+        (("trace", "--clients", "0"), "'clients' = 0; it must be positive"),
+        (("trace", "--system", "multiset+lifo"), "unknown dispatcher 'lifo'; known: edf-adaptive"),
+        (("trace", "--trace", "nowhere"), "'nowhere' is neither a trace file nor one of the names"),
+        (("compare", "--policy", "best"), "unknown policy 'best'; known: multiset"),
+        (("replay", "nowhere"), "nowhere cannot be replayed"),
+    ],
+)
+def test_a_users_error_is_one_line(
+    words: tuple[str, ...], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert simulate(*words, "--out", tmp_path) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert "Traceback" not in error
