@@ -8,8 +8,10 @@ with it. Pages are allocated when touched, and the slot freed last is taken firs
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
+from collections.abc import Iterator
 
 IDLE, RUNNING = 0, 1
 _PAGE = mmap.PAGESIZE
@@ -52,8 +54,17 @@ class Arena:
         """Executor: note the state of ``slot``."""
         self._view[slot] = state
 
+    @contextlib.contextmanager
+    def marked(self, slot: int) -> Iterator[None]:
+        """Executor: ``slot`` is being worked on inside the block."""
+        self._view[slot] = RUNNING
+        try:
+            yield
+        finally:
+            self._view[slot] = IDLE
+
     def running(self) -> frozenset[int]:
-        """Slots whose frames are in the batch that runs now."""
+        """Slots that the executor is working on."""
         return frozenset(slot for slot in range(self.slots) if self._view[slot] == RUNNING)
 
     def clear(self) -> None:

@@ -29,22 +29,26 @@ class Driver:
         executors: by device id.
     """
 
-    def __init__(self, core: Core, executors: Sequence[ExecutorLink], planner: PlannerLink, logs: LogWriter) -> None:
+    def __init__(
+        self,
+        core: Core,
+        executors: Sequence[ExecutorLink],
+        planner: PlannerLink,
+        logs: LogWriter,
+        endpoint: Endpoint,
+    ) -> None:
         self._core = core
         self._executors = executors
-        self._planner = planner
-        self._logs = logs
         self._loop = asyncio.get_running_loop()
         self._events: deque[ev.Event] = deque()
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
-        self.endpoint: Endpoint | None = None
         self._actions: dict[type, Callable[[Any], None]] = {
-            ev.Send: self._send,
+            ev.Send: lambda instruction: endpoint.send(instruction.stream, instruction.item),
             ev.SubmitFrame: self._submit,
             ev.Record: lambda instruction: logs.write(instruction.row),
-            ev.EndStream: self._end_stream,
+            ev.EndStream: lambda instruction: endpoint.end(instruction.stream),
             ev.MoveFrame: self._move,
             ev.Tell: lambda instruction: executors[instruction.device].send(instruction.message),
             ev.AskPlanner: lambda instruction: planner.ask(instruction.request),
@@ -85,14 +89,6 @@ class Driver:
         """No more timers."""
         if self._timer is not None:
             self._timer.cancel()
-
-    def _send(self, instruction: ev.Send) -> None:
-        assert self.endpoint is not None
-        self.endpoint.send(instruction.stream, instruction.item)
-
-    def _end_stream(self, instruction: ev.EndStream) -> None:
-        assert self.endpoint is not None
-        self.endpoint.end(instruction.stream)
 
     def _submit(self, instruction: ev.SubmitFrame) -> None:
         executor = self._executors[instruction.device]

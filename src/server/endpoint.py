@@ -48,7 +48,7 @@ class Outbox:
         self._loop = asyncio.get_running_loop()
         self._items: list[ev.Item] = []
         self._wake: asyncio.Future[None] | None = None
-        self._lingering = False
+        self._linger: asyncio.TimerHandle | None = None
         self._urgent = False
         self._ending = False
         self.overrun = self._loop.create_future()
@@ -63,9 +63,8 @@ class Outbox:
         if not isinstance(item, messages.Ack):
             self._urgent = True
             self._notify()
-        elif not self._lingering:
-            self._lingering = True
-            self._loop.call_later(ACK_LINGER_S, self._lingered)
+        elif self._linger is None:
+            self._linger = self._loop.call_later(ACK_LINGER_S, self._lingered)
 
     def end(self) -> None:
         """No more will come."""
@@ -74,9 +73,12 @@ class Outbox:
 
     async def take(self) -> list[ev.Item]:
         """What has gathered; waits for something. Empty: it is the end."""
-        if not (self._urgent or self._ending) and (self._lingering or not self._items):
+        if not (self._urgent or self._ending) and (self._linger is not None or not self._items):
             self._wake = self._loop.create_future()
             await self._wake
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
         if len(self._items) <= _MAX_BATCHED:
             items, self._items, self._urgent = self._items, [], False
         else:
@@ -84,7 +86,7 @@ class Outbox:
         return items
 
     def _lingered(self) -> None:
-        self._lingering = False
+        self._linger = None
         if self._items:
             self._notify()
 

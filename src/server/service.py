@@ -7,13 +7,6 @@ import logging
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import grpc
-import grpc.aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from moonjelly.errors import ConfigError, MoonjellyError
 from moonjelly.inference import cuda_devices, resolve_runtime
@@ -29,14 +22,12 @@ from server.core import events as ev
 from server.core.core import Settings
 from server.core.placement import Rules
 from server.driver import Driver
-from server.endpoint import SERVICE, Endpoint
+from server.endpoint import Endpoint
+from server.listener import Listener, bind
 from server.logs import LogWriter
-from server.processes import ExecutorLink, PlannerLink
+from server.processes import ExecutorLink, PlannerLink, StartError
 
 _log = logging.getLogger(__name__)
-_OVERSIZE = 2
-"""Frames up to this many times the limit are read, so that they can be refused in words; larger ones end the stream."""
-_MESSAGE_OVERHEAD = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +60,9 @@ class Service:
             lambda reply: self._emit(ev.PlanMade(reply)),
             lambda: self._emit(ev.PlannerLost()),
         )
+        self._endpoint = Endpoint(self._emit, options.token)
         self._driver: Driver | None = None
+        self._early_death = ""
         self._stop = asyncio.Event()
 
     async def run(self, on_ready: Callable[[Listening], None]) -> Core:
@@ -81,19 +74,22 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
+        listener = bind(self._options, self._endpoint)
+        logs = LogWriter(self._options.out)
         try:
-            kinds = await self._start_children()
-            return await self._serve(kinds, on_ready)
+            kinds = await self._start_children(logs)
+            return await self._serve(kinds, listener, logs, on_ready)
         finally:
-            await asyncio.gather(self._planner.stop(), *(executor.stop() for executor in self._executors))
+            await listener.close()
+            await asyncio.gather(logs.close(), self._planner.stop(), *(one.stop() for one in self._executors))
 
-    async def _start_children(self) -> tuple[str, ...]:
+    async def _start_children(self, logs: LogWriter) -> tuple[str, ...]:
+        """Wait until all say that they are ready; the device kinds."""
         for device in range(self._devices):
             self._executors.append(self._executor(device))
         starting = [asyncio.ensure_future(executor.start()) for executor in self._executors]
-        planner = asyncio.ensure_future(self._planner.start())
         stopped = asyncio.ensure_future(self._stop.wait())
-        everything = asyncio.gather(*starting, planner)
+        everything = asyncio.gather(logs.ready(), self._planner.start(), *starting)
         try:
             await asyncio.wait((everything, stopped), return_when=asyncio.FIRST_COMPLETED)
             if not everything.done():
@@ -133,9 +129,7 @@ class Service:
             create_arena(f"moonjelly-frames-{device}", options.slots, options.max_frame_bytes),
             on_message=lambda message: self._driver.executor_message(message) if self._driver else None,
             on_up=lambda ready: self._emit(self._device_up(ready)),
-            on_down=lambda reason, running: (
-                self._driver.executor_down(device, reason, running) if self._driver else None
-            ),
+            on_down=lambda reason, running: self._executor_down(device, reason, running),
         )
 
     def _simulated_kind(self) -> str:
@@ -153,26 +147,32 @@ class Service:
         if self._driver is not None:
             self._driver.emit(event)
 
-    async def _serve(self, kinds: tuple[str, ...], on_ready: Callable[[Listening], None]) -> Core:
-        options = self._options
+    def _executor_down(self, device: int, reason: str, running: frozenset[int]) -> None:
+        if self._driver is None:
+            self._early_death = f"the executor of device {device} died while others were warming up: {reason}"
+        else:
+            self._driver.executor_down(device, reason, running)
+
+    async def _serve(
+        self, kinds: tuple[str, ...], listener: Listener, logs: LogWriter, on_ready: Callable[[Listening], None]
+    ) -> Core:
+        if self._early_death:
+            raise StartError(self._early_death, 1)
         core = Core(self._settings(kinds))
-        logs = LogWriter(options.out)
-        await logs.ready()
-        driver = self._driver = Driver(core, self._executors, self._planner, logs)
-        endpoint = driver.endpoint = Endpoint(driver.emit, options.token)
-        server, health_servicer, port = await self._listen(endpoint)
+        driver = self._driver = Driver(core, self._executors, self._planner, logs, self._endpoint)
+        for device, kind in enumerate(kinds):
+            driver.emit(ev.DeviceUp(device, kind, next(iter(self._zoos))))
         try:
-            for device, kind in enumerate(kinds):
-                driver.emit(ev.DeviceUp(device, kind, next(iter(self._zoos))))
-            on_ready(Listening(port, {group: zoo.name for group, zoo in self._zoos.items()}, kinds))
+            await listener.open()
+            zoos = {group: zoo.name for group, zoo in self._zoos.items()}
+            on_ready(Listening(listener.port, zoos, kinds))
             await self._stop.wait()
-            await health_servicer.enter_graceful_shutdown()
-            await self._drain(endpoint, driver)
+            await listener.shut()
+            await self._drain(self._endpoint, driver)
         finally:
-            await server.stop(0.0)
+            await listener.close()
             driver.close()
             self._driver = None
-            await logs.close()
         return core
 
     def _settings(self, kinds: tuple[str, ...]) -> Settings:
@@ -196,39 +196,6 @@ class Service:
             max_outstanding=options.max_outstanding,
         )
 
-    async def _listen(self, endpoint: Endpoint) -> tuple[grpc.aio.Server, Any, int]:
-        options = self._options
-        server = grpc.aio.server(
-            options=(
-                ("grpc.so_reuseport", 0),
-                ("grpc.max_receive_message_length", _OVERSIZE * options.max_frame_bytes + _MESSAGE_OVERHEAD),
-                ("grpc.keepalive_time_ms", 5_000),
-                ("grpc.keepalive_timeout_ms", 2_000),
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
-            )
-        )
-        server.add_generic_rpc_handlers((endpoint.handler(),))
-        servicer: Any = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it
-        health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-        await servicer.set("", health_pb2.HealthCheckResponse.SERVING)
-        await servicer.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        address = f"{options.host}:{options.port}"
-        try:
-            credentials = _credentials(options.tls_cert, options.tls_key)
-            port = (
-                server.add_insecure_port(address)
-                if credentials is None
-                else server.add_secure_port(address, credentials)
-            )
-        except RuntimeError as fault:
-            raise ConfigError(
-                f"cannot listen on {address}: the port is in use or may not be bound; choose another with --port"
-            ) from fault
-        await server.start()
-        return server, servicer, int(port)
-
     async def _drain(self, endpoint: Endpoint, driver: Driver) -> None:
         """Tell everybody, then wait until they have gone, but not for ever."""
         driver.emit(ev.DrainBegan(self._options.grace_s, "the server is stopping"))
@@ -240,15 +207,6 @@ class Service:
 
 class InterruptedStartError(MoonjellyError):
     """Told to stop before it was up."""
-
-
-def _credentials(certificate: Path | None, key: Path | None) -> grpc.ServerCredentials | None:
-    if certificate is None or key is None:
-        return None
-    try:
-        return grpc.ssl_server_credentials([(key.read_bytes(), certificate.read_bytes())])
-    except OSError as fault:
-        raise ConfigError(f"TLS files cannot be read: {fault}") from fault
 
 
 def _zoo_info(group: str, zoo: Zoo, profile: Profile) -> messages.ZooInfo:

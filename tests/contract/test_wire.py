@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moonjelly.errors import ProtocolError
@@ -76,6 +76,7 @@ def result(boxes: int, **changes: Any) -> messages.Result:
     return messages.Result(**(fields | changes))
 
 
+@settings(deadline=None)
 @given(client_messages)
 def test_a_clients_message_survives(message: messages.ClientMessage) -> None:
     assert convert.client_from_wire(convert.client_to_wire(message)) == message
@@ -86,6 +87,7 @@ def test_an_unknown_offset_stays_unknown() -> None:
     assert convert.client_from_wire(convert.client_to_wire(frame)) == frame
 
 
+@settings(deadline=None)
 @given(st.lists(plans, max_size=1), st.integers(0, 5))
 def test_a_servers_message_survives_and_is_stamped(plan: list[messages.PlanUpdate], boxes: int) -> None:
     message = messages.ServerMessage(
@@ -139,6 +141,7 @@ def test_what_the_wire_does_not_allow_is_refused_in_words(message: pb.ClientMess
         convert.client_from_wire(message.SerializeToString())
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_read_but_never_anything_else(data: bytes) -> None:
     try:

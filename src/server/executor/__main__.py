@@ -106,11 +106,13 @@ def _intake(
     limits = DecodeLimits(max_bytes=configure.slot_bytes, max_pixels=configure.max_pixels)
 
     def check_frame(submit: ipc.Submit) -> None:
-        check(arena.read(submit.slot, submit.length), submit, limits)
+        with arena.marked(submit.slot):
+            check(arena.read(submit.slot, submit.length), submit, limits)
 
     def prepare_frame(submit: ipc.Submit) -> NDArray[np.uint8]:
         size = zoos[loop.active.group].variants[loop.active.variant].input_size
-        return prepare(arena.read(submit.slot, submit.length), submit, size, limits)
+        with arena.marked(submit.slot):
+            return prepare(arena.read(submit.slot, submit.length), submit, size, limits)
 
     if executor.needs_pixels:
         return PreparingIntake(channel, prepare_frame, configure.decoders)

@@ -2,7 +2,8 @@
 
 Invariants
 * Every :class:`~server.ipc.Submit` is answered exactly once; with its answer its slot is free.
-* A slot is marked as running while, and only while, its frame is in the batch that the device infers.
+* A slot is marked as running while its frame is being decoded or is in the batch that the device infers, until it is
+  answered: what kills the process is not handed to another one.
 * The device changes its variant between batches only, and its group only when no frame of the old group waits.
 """
 
@@ -11,7 +12,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, QueuedFrame, Run
 from moonjelly.errors import ExecutorError
@@ -61,6 +61,10 @@ class ExecutorLoop:
         self._arena = arena
         self._channel = channel
         self._held: dict[int, Prepared] = {}
+        self._names = {
+            group: tuple(qualified(group, variant).name for variant in profile.variants)
+            for group, profile in profiles.items()
+        }
         self._queues = {group: DeadlineQueue() for group in profiles}
         self._next: ipc.Serve | None = None
         self._failures = 0
@@ -93,7 +97,7 @@ class ExecutorLoop:
     def _accept(self, prepared: Prepared) -> None:
         submit = prepared.submit
         if prepared.error:
-            self._send(self._batch((_answer(prepared, Outcome.FAILED, prepared.error),), submit.group))
+            self._send(self._not_run((_answer(prepared, Outcome.FAILED, prepared.error),), submit.group))
             return
         self._held[submit.key] = prepared
         self._queues[submit.group].push(QueuedFrame(submit.key, submit.deadline_ns, prepared.queued_ns, submit.session))
@@ -103,7 +107,7 @@ class ExecutorLoop:
             gone = queue.discard_stream(forget.session)
             answers = tuple(_answer(self._held.pop(f.key), Outcome.DROPPED, "the client has gone") for f in gone)
             if answers:
-                self._send(self._batch(answers, group))
+                self._send(self._not_run(answers, group))
 
     def _want(self, serve: ipc.Serve, models: ResidentModels) -> None:
         if models.is_resident(serve):
@@ -154,30 +158,19 @@ class ExecutorLoop:
         waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
         queue.take(drop.frames)
         answers = tuple(_answer(self._held.pop(f.key), Outcome.DROPPED, drop.reason) for f in drop.frames)
-        self._send(
-            self._batch(
-                answers,
-                self.active.group,
-                queue=waiting,
-                head_slack_ms=slack_ms,
-                decided_ns=now_ns,
-                started_ns=now_ns,
-                ended_ns=now_ns,
-            )
-        )
+        self._send(self._not_run(answers, self.active.group, waiting, slack_ms, now_ns))
 
     def _run_batch(self, run: Run, queue: DeadlineQueue, now_ns: int) -> None:
         waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
         queue.take(run.frames)
         frames = [self._held.pop(frame.key) for frame in run.frames]
-        variant = self._profiles[self.active.group].variants[run.variant]
+        group = self.active.group
         for frame in frames:
             self._arena.mark(frame.submit.slot, RUNNING)
         started_ns = time.monotonic_ns()
-        results, error = self._infer(qualified(self.active.group, variant).name, variant.input_size, frames)
+        input_size = self._profiles[group].variants[run.variant].input_size
+        results, error = self._infer(self._names[group][run.variant], input_size, frames)
         ended_ns = time.monotonic_ns()
-        for frame in frames:
-            self._arena.mark(frame.submit.slot, IDLE)
         if results is None:
             answers = tuple(_answer(frame, Outcome.FAILED, error) for frame in frames)
         else:
@@ -185,18 +178,24 @@ class ExecutorLoop:
                 _answer(frame, Outcome.ON_TIME, "", result) for frame, result in zip(frames, results, strict=True)
             )
         self._send(
-            self._batch(
-                answers,
-                self.active.group,
+            ipc.Batch(
+                device=self._device,
+                group=group,
+                variant=run.variant,
+                planned_variant=self._plan.variant,
+                fallbacks=self._plan.fallbacks,
+                planned_batch=self._plan.batch,
                 queue=waiting,
                 head_slack_ms=slack_ms,
                 decided_ns=now_ns,
                 started_ns=started_ns,
                 ended_ns=ended_ns,
                 ran=len(frames),
-                variant=run.variant,
+                answers=answers,
             )
         )
+        for frame in frames:
+            self._arena.mark(frame.submit.slot, IDLE)
         self._dispatcher.finished(ended_ns, run.frames)
         self._check_failures(error)
 
@@ -224,17 +223,29 @@ class ExecutorLoop:
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
-    def _batch(self, answers: tuple[ipc.Answer, ...], group: str, **times: Any) -> ipc.Batch:
-        plan = self._plan
-        fields = {"queue": 0, "head_slack_ms": 0.0, "decided_ns": 0, "started_ns": 0, "ended_ns": 0, "ran": 0}
+    def _not_run(
+        self,
+        answers: tuple[ipc.Answer, ...],
+        group: str,
+        queue: int = 0,
+        head_slack_ms: float = 0.0,
+        decided_ns: int = 0,
+    ) -> ipc.Batch:
+        """Answers to frames that no batch held."""
         return ipc.Batch(
             device=self._device,
             group=group,
-            planned_variant=plan.variant,
-            fallbacks=plan.fallbacks,
-            planned_batch=plan.batch,
+            variant=self._plan.variant,
+            planned_variant=self._plan.variant,
+            fallbacks=self._plan.fallbacks,
+            planned_batch=self._plan.batch,
+            queue=queue,
+            head_slack_ms=head_slack_ms,
+            decided_ns=decided_ns,
+            started_ns=decided_ns,
+            ended_ns=decided_ns,
+            ran=0,
             answers=answers,
-            **({"variant": plan.variant} | fields | times),
         )
 
     def _send(self, message: ipc.Message) -> None:
@@ -246,7 +257,7 @@ class ExecutorLoop:
     def _device_plan(self, serve: ipc.Serve) -> DevicePlan:
         profile = self._profiles[serve.group]
         loaded = self._executor.resident()
-        resident = [i for i, one in enumerate(profile.variants) if qualified(serve.group, one).name in loaded]
+        resident = [index for index, name in enumerate(self._names[serve.group]) if name in loaded]
         return DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), self._speed, resident)
 
 
