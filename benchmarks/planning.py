@@ -27,7 +27,7 @@ PUBLISHED_SA_DP_MS = 3400.0
 SPEED_UP = 50.0
 
 
-PROOF_LIMITS_S = (1.0, 5.0, 25.0)
+PROOF_LIMITS_S = (1.0, 8.0)
 
 
 @dataclass(frozen=True)
