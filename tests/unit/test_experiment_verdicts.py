@@ -1,0 +1,154 @@
+"""Which runs count, what a machine lacks, and results that must not be mixed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.accounts import Participant, settle
+from experiment_manager import checks
+from experiment_manager.checks import Wanted
+from experiment_manager.hosts import Host, Hosts
+from experiment_manager.runner import Runner
+from experiment_manager.stage import judge
+from experiment_manager.sweep import Sweep, conditions, expand
+from experiment_manager.table import collect_table
+from moonjelly.errors import MoonjellyError
+from moonjelly.telemetry import CsvLog, FrameRow
+from moonjelly.types import Outcome
+from moonjelly.version import __version__
+from plots.settings import natural, setting_label
+from tests.support.logs import frame, write_sweep
+
+HOST = Host(host="10.0.0.2", name="left", interface="eth1", user="me")
+FIT: dict[str, Any] = {
+    "root": True, "version": __version__, "packages": True, "free_gib": 50.0, "tc": True, "admin": True,
+    "interface": True, "absent": [],
+}  # fmt: skip
+
+
+def end(cpu_s: float, waited_s: float) -> dict[str, Any]:
+    return {"cpu_s": cpu_s, "waited_s": waited_s, "wall_s": 10.0}
+
+
+@pytest.mark.parametrize(("waited_s", "state"), [(0.0, "done"), (0.24, "done"), (0.26, "starved"), (30.0, "starved")])
+def test_a_run_is_starved_when_one_process_waited_too_long(waited_s: float, state: str) -> None:
+    verdict = judge({"server": end(1.0, 0.0), "client-0": end(1.0, waited_s)}, 0.2)
+    assert verdict.state == state
+    assert ("client-0" in verdict.reason) == (state == "starved")
+    assert {name for name, *_ in verdict.processors} == {"server", "client-0"}
+
+
+def test_an_idle_process_is_not_starved() -> None:
+    assert judge({"network-left": end(0.0, 0.0)}, 0.0).state == "done"
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ({"root": False}, "no clone in moonjelly: clone moonjelly there"),
+        ({"version": "0.0.1"}, "moonjelly 0.0.1 there"),
+        ({"packages": "No module named 'grpc'"}, "No module named 'grpc': pip install"),
+        ({"free_gib": 0.2}, "less than 1 GiB free"),
+        ({"tc": False}, "no 'tc' there: apt install iproute2"),
+        ({"interface": False}, "no interface 'eth1' there"),
+        ({"admin": False}, "me may not shape: log in as root, or set shaping = 'relay'"),
+        ({"absent": ["a.mp4"]}, "no file a.mp4 there"),
+    ],
+)
+def test_what_a_machine_lacks_is_said_with_its_remedy(found: dict[str, Any], said: str) -> None:
+    told = {**FIT, **found}
+    problems = [*checks._judge(told, HOST), *checks._judge_client(told, HOST, Wanted("tc"))]
+    assert len(problems) == 1
+    assert said in problems[0]
+
+
+def test_a_fit_machine_has_no_problem() -> None:
+    assert not [*checks._judge(FIT, HOST), *checks._judge_client(FIT, HOST, Wanted("tc"))]
+    without_tc = {**FIT, "tc": False, "admin": False, "interface": False}
+    assert not checks._judge_client(without_tc, HOST, Wanted("relay"))
+
+
+def test_only_sources_that_are_paths_must_be_there() -> None:
+    assert Wanted(sources=("synthetic", "synthetic:3", "rtsp://x/y", "a.mp4")).files == ("a.mp4",)
+
+
+def runner(out: Path, sweep: Sweep) -> Runner:
+    hosts = Hosts(server=HOST, clients=(HOST,))
+    return Runner(hosts, sweep, out, settle=lambda run, place: None, watch=lambda run, what: None)
+
+
+def test_finished_runs_are_not_repeated_and_conditions_are_not_mixed(tmp_path: Path) -> None:
+    sweep = Sweep(clients=(1, 2), slo_ms=(75.0,), fps=(15.0,), repetitions=1, seconds=60)
+    first, second = expand(sweep)
+    assert runner(tmp_path, sweep).pending((first, second)) == [first, second]
+    (tmp_path / first.name).mkdir(parents=True)
+    record = {**dataclasses.asdict(first), "conditions": conditions(sweep), "state": "done", "reason": ""}
+    (tmp_path / first.name / "run.json").write_text(json.dumps(record))
+    assert runner(tmp_path, sweep).pending((first, second)) == [second]
+    with pytest.raises(MoonjellyError, match=r"seconds = 60\.0 there, 10\.0 here; name another --out"):
+        runner(tmp_path, sweep.model_copy(update={"seconds": 10.0})).pending((first, second))
+
+
+def test_a_torn_record_is_a_run_to_do(tmp_path: Path) -> None:
+    sweep = Sweep(clients=(1,), slo_ms=(75.0,), fps=(15.0,), repetitions=1)
+    (run,) = expand(sweep)
+    (tmp_path / run.name).mkdir(parents=True)
+    (tmp_path / run.name / "run.json").write_text('{"state": "do')
+    assert runner(tmp_path, sweep).pending((run,)) == [run]
+
+
+def test_only_one_manager_collects_in_a_folder(tmp_path: Path) -> None:
+    sweep = Sweep()
+    refused = pytest.raises(MoonjellyError, match="runs a sweep into")
+    with runner(tmp_path, sweep).alone(), refused, runner(tmp_path, sweep).alone():
+        pass
+    with runner(tmp_path, sweep).alone():
+        assert (tmp_path / ".lock").exists()
+
+
+def test_owners_of_two_folders_differ(tmp_path: Path) -> None:
+    one, other = runner(tmp_path / "a", Sweep()), runner(tmp_path / "b", Sweep())
+    assert one.owner != other.owner
+    assert one.owner == runner(tmp_path / "b" / ".." / "a", Sweep()).owner
+
+
+def test_the_table_has_a_row_per_client_and_one_for_the_run(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    table = collect_table(tmp_path)
+    assert len(table) == 4 * 2 + 4 * 3 + 1
+    failed = table[table["state"] == "failed"]
+    assert failed["miss_rate"].isna().all()
+    assert failed["policy"].tolist() == ["sa-dp"]
+    assert not table["run"].str.contains("attempt-").any()
+
+
+def test_an_empty_folder_has_an_empty_table_with_all_columns(tmp_path: Path) -> None:
+    table = collect_table(tmp_path)
+    assert table.empty
+    assert {"run", "state", "miss_rate", "latency_p99_ms"} <= set(table.columns)
+
+
+def test_frames_of_the_warm_up_do_not_count(tmp_path: Path) -> None:
+    log = CsvLog(tmp_path / "client" / "frame_stats.csv", FrameRow)
+    outcomes = [Outcome.LATE] * 15 + [Outcome.ON_TIME] * 15
+    log.write_all(frame(0, number, outcome, 50.0) for number, outcome in enumerate(outcomes))
+    log.close()
+    one = Participant(0, "client-0", 100.0, 15.0, "synthetic", tmp_path / "client")
+    common = {"zoo": "yolov4", "plans": tmp_path / "none.csv", "into": tmp_path, "score": False}
+    assert settle([one], seconds=1.0, warmup_s=15 * 0.066, **common).miss_rate == 0.0  # type: ignore[arg-type]
+    assert settle([one], seconds=2.0, **common).late == 15  # type: ignore[arg-type]
+
+
+def test_settings_are_named_and_ordered_for_people() -> None:
+    names = ["slo-150_fps-15", "slo-75_fps-29.97", "slo-75_fps-15", "var_var"]
+    assert [setting_label(name) for name in sorted(names, key=natural)] == [
+        "SLO 75 ms, 15 fps",
+        "SLO 75 ms, 29.97 fps",
+        "SLO 150 ms, 15 fps",
+        "var_var",
+    ]
