@@ -24,7 +24,7 @@ from plots import (
     style,
     sweep,
 )
-from plots.frames import LogError, read_links, read_run, read_server
+from plots.frames import LogError, read_links, read_run, read_server, read_zoo
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -47,9 +47,13 @@ def fig6(
 
 
 @app.command()
-def fig7(run: Run, zoo: ZooName = "synthetic", out: Out = Path("plots/fig_7")) -> None:
-    """Adaptation over time: bandwidth, variant used, misses."""
-    names = [variant.name for variant in load_zoo(zoo).variants]
+def fig7(
+    run: Run,
+    zoo: Annotated[str, typer.Option(help="whose variants, in their order; default: the run's")] = "",
+    out: Out = Path("plots/fig_7"),
+) -> None:
+    """Adaptation over time: link, bandwidth estimate, size asked for, variant used, misses."""
+    names = [variant.name for variant in load_zoo(zoo or read_zoo(run)).variants]
     _save(adaptation.draw(read_run(run), names, read_links(run)), out / "fig_7")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -17,6 +18,7 @@ class LogError(MoonjellyError):
     exit_code = 2
 
 
+DEFAULT_ZOO = "synthetic"
 _NEEDED = ("client_id", "frame_id", "capture_ts", "outcome", "e2e_latency", "slo_ms", "used_model", "bandwidth_bps")
 
 
@@ -81,6 +83,15 @@ def read_run(run: Path) -> dict[int, pd.DataFrame]:
     """Client id to its frames, for every client of a run that captured at least one frame."""
     tables = (read_frames(path) for path in find_frame_logs(run))
     return {int(frames["client_id"].iloc[0]): frames for frames in tables if len(frames)}
+
+
+def read_zoo(run: Path) -> str:
+    """Name of the zoo that a run of a sweep was served with; the default zoo where the run does not say."""
+    try:
+        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return DEFAULT_ZOO
+    return str(record.get("conditions", {}).get("zoo", DEFAULT_ZOO))
 
 
 def _is_clients(path: Path) -> bool:

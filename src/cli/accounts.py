@@ -57,7 +57,7 @@ def settle(
         plans: the server's ``plans.csv``; may be missing.
         into: folder of the run.
         score: compare detections with the golden model's; ``False`` where there are none (simulated executors).
-        warmup_s: frames captured so long after a client's first one do not count.
+        warmup_s: frames captured so long after a client's first one do not count; F1 is over the whole run.
     """
     rows: list[FrameRow] = []
     infos: dict[int, ClientInfo] = {}

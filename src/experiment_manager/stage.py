@@ -265,9 +265,12 @@ def clean_interface(machine: Machine) -> None:
 
 @contextlib.contextmanager
 def _unhurried() -> Iterator[None]:
-    """Cleaning up is not interrupted by another Ctrl-C."""
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Cleaning up is not interrupted by another Ctrl-C, nor by the end of the terminal."""
+    before = {
+        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

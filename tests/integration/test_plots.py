@@ -147,7 +147,7 @@ def test_every_command_draws_without_a_warning(run: Path, tmp_path: Path) -> Non
     out, csv = tmp_path / "figures", str(write_sweep(tmp_path / "sweep"))
     for words in (
         ["fig6"],
-        ["fig7", str(run), "--zoo", "yolov4"],
+        ["fig7", str(run)],
         ["fig8", csv, "--total-iter", "1"],
         ["fig9", str(run)],
         ["stages", str(run)],
