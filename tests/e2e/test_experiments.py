@@ -386,3 +386,20 @@ def test_jellyfishs_script_and_client_lines(bench: Bench, tmp_path: Path) -> Non
     clients = json.loads((bench.out / run / "summary.json").read_text())["clients"]
     assert [(client["slo_ms"], client["fps"]) for client in clients] == [(75, 15), (150, 10)]
     assert {path.name for path in (bench.out / run / "logs" / "network").iterdir()} == {"client0", "10.77.0.11"}
+
+
+@pytest.mark.full
+@pytest.mark.timeout(500)
+def test_one_command_goes_from_nothing_to_figures_and_report(root: Path, tmp_path: Path) -> None:
+    if found := machines.problems():
+        pytest.skip("network namespaces not available: " + "; ".join(found))
+    out = tmp_path / "demo"
+    command = [sys.executable, "-m", "cli", "testbed", "demo", "--name", "t3", "--clients", "1", "--seconds", "3"]
+    command += ["--policies", "multiset", "--starved-share", "1", "--out", str(out)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=450)
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {path.name for path in (out / "figures").glob("*.pdf")}
+    assert figures == {f"fig_{name}.pdf" for name in ("6", "7", "8_synthetic_trace", "9", "9_misses")}
+    assert "4 runs, 4 with a valid result" in (out / "report.html").read_text()
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
+    assert "mj-t3-" not in listed
