@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from server.channel import Channel, pair
@@ -67,7 +68,7 @@ def become() -> None:
 
 
 @contextlib.contextmanager
-def prompt_threads(interval_s: float = 0.0005):  # type: ignore[no-untyped-def]
+def prompt_threads(interval_s: float = 0.0005) -> Iterator[None]:
     """Hand the interpreter over between threads this often, so that no helper thread holds up the one that answers."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(interval_s)

@@ -21,7 +21,7 @@ from moonjelly.repository import FileCache, Zoo, load_zoo
 from server import ipc
 from server.arena import Arena
 from server.channel import Channel, inherited
-from server.child import become
+from server.child import become, prompt_threads
 from server.executor.intake import DirectIntake, Intake, PreparingIntake
 from server.executor.loop import ExecutorLoop
 from server.executor.models import ResidentModels, merged_profile
@@ -78,7 +78,8 @@ def serve(configure: ipc.Configure, arena: Arena, channel: Channel) -> None:
     info = executor.info
     channel.send(ipc.Ready(configure.device, kind, info.name, info.runtime, info.versions))
     try:
-        loop.run(intake, models)
+        with prompt_threads():
+            loop.run(intake, models)
     finally:
         models.close()
         intake.close()
