@@ -85,8 +85,8 @@ def run_sweep(
     pre_encoded: Annotated[int | None, typer.Option(help="frames per device, encoded before the run")] = None,
     shaping: Annotated[str | None, typer.Option(help="tc, relay or none")] = None,
     retries: Annotated[int | None, typer.Option(help="of a failed or starved run")] = None,
-    starved_share: Annotated[
-        float | None, typer.Option(help="share of its time for which a process may wait for a processor")
+    starved_ms: Annotated[
+        float | None, typer.Option(help="mean wait for a processor above which a run is repeated")
     ] = None,
     out: Out = DEFAULT_OUT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs and stop")] = False,
@@ -96,7 +96,7 @@ def run_sweep(
         "clients": _words(clients), "slo_ms": _words(slo_ms), "fps": _words(fps), "sources": _words(sources),
         "traces": _words(traces), "policies": _words(policies), "repetitions": repetitions, "seconds": seconds,
         "warmup_s": warmup_s, "seed": seed, "zoo": zoo, "devices": devices, "runtime": runtime, "kind": kind,
-        "pre_encoded": pre_encoded, "shaping": shaping, "retries": retries, "starved_share": starved_share,
+        "pre_encoded": pre_encoded, "shaping": shaping, "retries": retries, "starved_ms": starved_ms,
     }  # fmt: skip
     matrix = read_sweep(sweep, overrides)
     console = Console()

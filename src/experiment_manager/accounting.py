@@ -12,8 +12,8 @@ class Processor:
     """Time on the processor, and time waited for one, of a process and all its descendants, also ended ones."""
 
     root: int
-    seen: dict[int, tuple[int, int]] = field(default_factory=dict)
-    base: tuple[int, int] = (0, 0)
+    seen: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+    base: tuple[int, int, int] = (0, 0, 0)
     since: float = field(default_factory=time.monotonic)
 
     def sample(self) -> None:
@@ -21,17 +21,18 @@ class Processor:
         pending = [self.root]
         while pending:
             pid = pending.pop()
-            ran = waited = 0
+            ran = waited = turns = 0
             try:
                 for task in Path(f"/proc/{pid}/task").iterdir():
-                    on_cpu, in_queue, _ = (task / "schedstat").read_text().split()
+                    on_cpu, in_queue, slices = (task / "schedstat").read_text().split()
                     ran += int(on_cpu)
                     waited += int(in_queue)
+                    turns += int(slices)
                     pending += [int(word) for word in (task / "children").read_text().split()]
             except (OSError, ValueError):
                 continue  # it ended while it was looked at
-            before = self.seen.get(pid, (0, 0))
-            self.seen[pid] = max(before[0], ran), max(before[1], waited)
+            before = self.seen.get(pid, (0, 0, 0))
+            self.seen[pid] = max(before[0], ran), max(before[1], waited), max(before[2], turns)
 
     def restart(self) -> None:
         """Count from now on."""
@@ -39,16 +40,18 @@ class Processor:
         self.base, self.since = self._sums(), time.monotonic()
 
     def told(self) -> dict[str, float]:
-        """Seconds since the last :meth:`restart`."""
-        ran, waited = self._sums()
+        """Seconds, and turns on a processor, since the last :meth:`restart`."""
+        ran, waited, turns = self._sums()
         return {
             "cpu_s": (ran - self.base[0]) / 1e9,
             "waited_s": (waited - self.base[1]) / 1e9,
+            "turns": turns - self.base[2],
             "wall_s": time.monotonic() - self.since,
         }
 
-    def _sums(self) -> tuple[int, int]:
-        return sum(ran for ran, _ in self.seen.values()), sum(waited for _, waited in self.seen.values())
+    def _sums(self) -> tuple[int, int, int]:
+        ran, waited, turns = (sum(figures[place] for figures in self.seen.values()) for place in range(3))
+        return ran, waited, turns
 
 
 @dataclass

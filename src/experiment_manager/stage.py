@@ -31,29 +31,31 @@ class Verdict:
         state: ``done``; ``starved`` when a client or the server waited too long for a processor, so that the figures
             are not the system's; ``failed``.
         reason: in words, for all but ``done``.
-        processors: by process, seconds that it ran, seconds that it waited for a processor, and its time in all.
+        processors: by process, seconds that it ran, seconds that it waited for a processor, how often it got one, and
+            its time in all.
     """
 
     state: str
     reason: str = ""
-    processors: tuple[tuple[str, float, float, float], ...] = ()
+    processors: tuple[tuple[str, float, float, float, float], ...] = ()
 
 
-def judge(ends: dict[str, dict[str, Any]], starved_share: float) -> Verdict:
+def judge(ends: dict[str, dict[str, Any]], starved_ms: float) -> Verdict:
     """Whether a run that came to its end may be used.
 
     Args:
-        ends: of every process by name, what its supervisor counted: ``cpu_s``, ``waited_s`` and ``wall_s``.
-        starved_share: see :class:`~experiment_manager.sweep.Sweep`.
+        ends: of every process by name, what its supervisor counted: ``cpu_s``, ``waited_s``, ``turns`` and ``wall_s``.
+        starved_ms: see :class:`~experiment_manager.sweep.Sweep`.
     """
     processors = tuple(
-        (name, *(round(told[key], 3) for key in ("cpu_s", "waited_s", "wall_s"))) for name, told in sorted(ends.items())
+        (name, *(round(told[key], 3) for key in ("cpu_s", "waited_s", "turns", "wall_s")))
+        for name, told in sorted(ends.items())
     )
-    for name, ran_s, waited_s, _ in processors:
-        part = waited_s / max(ran_s + waited_s, 1e-9)
-        if part > starved_share:
-            why = f"{name} ran {ran_s:.1f} s and waited {waited_s:.1f} s for a processor: {part:.0%} is above"
-            return Verdict("starved", f"{why} starved_share = {starved_share:g}", processors)
+    for name, ran_s, waited_s, turns, _ in processors:
+        mean_ms = 1000.0 * waited_s / max(turns, 1.0)
+        if mean_ms > starved_ms:
+            why = f"{name} ran {ran_s:.1f} s and waited {waited_s:.1f} s for a processor, {mean_ms:.2f} ms each time"
+            return Verdict("starved", f"{why}: above starved_ms = {starved_ms:g}", processors)
     return Verdict("done", "", processors)
 
 
@@ -121,7 +123,7 @@ class Stage:
         for name, told in stopped.items():
             if told["state"] != "exited" or not told["exit"]["stopped"]:
                 return Verdict("failed", f"{name} ended before the run did: {self._jobs[name].tail()}")
-        return judge({name: told["exit"] for name, told in (ends | stopped).items()}, self._sweep.starved_share)
+        return judge({name: told["exit"] for name, told in (ends | stopped).items()}, self._sweep.starved_ms)
 
     def collect(self, into: Path) -> None:
         """Fetch the logs of every machine into ``into``.

@@ -47,8 +47,8 @@ class Sweep(Options):
         pre_encoded: so many frames per device, encoded before the run (measurements); 0: encode while streaming.
         shaping: ``tc`` on the client machines' interfaces (root), ``relay`` in user space, or ``none``.
         retries: how often a failed or starved run is repeated.
-        starved_share: a run is starved when the server, the links or a client waited for a processor for more than
-            this share of the time in which they could have run.
+        starved_ms: a run is starved when the server, the links or a client waited longer than this for a processor, on
+            average over the times that they became ready to run.
     """
 
     clients: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8)
@@ -69,7 +69,7 @@ class Sweep(Options):
     pre_encoded: int = Field(default=0, ge=0)
     shaping: Literal["tc", "relay", "none"] = "tc"
     retries: int = Field(default=1, ge=0)
-    starved_share: float = Field(default=0.2, ge=0, le=1)
+    starved_ms: float = Field(default=0.5, ge=0)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class Bench:
     def sweep(self, *words: str) -> list[str]:
         """A small sweep of simulated executors over relays, whose processes may wait as long as they must."""
         fixed = ["--zoo", "yolov4", "--runtime", "simulated", "--kind", "reference-gpu", "--devices", "1"]
-        fixed += ["--slo-ms", "150", "--repetitions", "1", "--retries", "0", "--starved-share", "1"]
+        fixed += ["--slo-ms", "150", "--repetitions", "1", "--retries", "0", "--starved-ms", "10000"]
         fixed += ["--traces", "lte_upload_trace", "--shaping", "relay", "--out", str(self.out)]
         return self.command("run", *fixed, *words)
 
@@ -261,7 +261,7 @@ def test_a_process_that_dies_in_mid_run_fails_the_run_and_is_named(bench: Bench,
 
 @pytest.mark.full
 def test_a_starved_run_is_repeated_listed_and_left_out(bench: Bench) -> None:
-    sweep = bench.sweep("--clients", "1", "--fps", "15", "--seconds", "3", "--retries", "1", "--starved-share", "0")
+    sweep = bench.sweep("--clients", "1", "--fps", "15", "--seconds", "3", "--retries", "1", "--starved-ms", "0")
     status, said = bench.call(sweep)
     run = run_name(1, 15)
     assert status == 1
@@ -367,7 +367,7 @@ def test_jellyfishs_script_and_client_lines(bench: Bench, tmp_path: Path) -> Non
         "--shaping",
         "relay",
     ]
-    words += ["--seconds", "3", "--retries", "0", "--starved-share", "1"]
+    words += ["--seconds", "3", "--retries", "0", "--starved-ms", "10000"]
     status, said = bench.call(
         machines.command_in(bench.layout.manager, [script, *words]),
         server_ip="10.77.0.1",
@@ -395,7 +395,7 @@ def test_one_command_goes_from_nothing_to_figures_and_report(root: Path, tmp_pat
         pytest.skip("network namespaces not available: " + "; ".join(found))
     out = tmp_path / "demo"
     command = [sys.executable, "-m", "cli", "testbed", "demo", "--name", "t3", "--clients", "1", "--seconds", "3"]
-    command += ["--policies", "multiset", "--starved-share", "1", "--out", str(out)]
+    command += ["--policies", "multiset", "--starved-ms", "10000", "--out", str(out)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=450)
     assert done.returncode == 0, done.stdout + done.stderr
     figures = {path.name for path in (out / "figures").glob("*.pdf")}

@@ -32,12 +32,12 @@ FIT: dict[str, Any] = {
 
 
 def end(cpu_s: float, waited_s: float) -> dict[str, Any]:
-    return {"cpu_s": cpu_s, "waited_s": waited_s, "wall_s": 10.0}
+    return {"cpu_s": cpu_s, "waited_s": waited_s, "turns": 1000, "wall_s": 10.0}
 
 
-@pytest.mark.parametrize(("waited_s", "state"), [(0.0, "done"), (0.24, "done"), (0.26, "starved"), (30.0, "starved")])
+@pytest.mark.parametrize(("waited_s", "state"), [(0.0, "done"), (0.99, "done"), (1.01, "starved"), (30.0, "starved")])
 def test_a_run_is_starved_when_one_process_waited_too_long(waited_s: float, state: str) -> None:
-    verdict = judge({"server": end(1.0, 0.0), "client-0": end(1.0, waited_s)}, 0.2)
+    verdict = judge({"server": end(1.0, 0.0), "client-0": end(1.0, waited_s)}, 1.0)
     assert verdict.state == state
     assert ("client-0" in verdict.reason) == (state == "starved")
     assert {name for name, *_ in verdict.processors} == {"server", "client-0"}

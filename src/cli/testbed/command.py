@@ -64,7 +64,7 @@ def demo(
     clients: Annotated[str, typer.Option(help="numbers of devices")] = "1,2",
     policies: Annotated[str, typer.Option(help="planning policies")] = "multiset,sa-dp",
     shaping: Annotated[str, typer.Option(help="tc or relay")] = "tc",
-    starved_share: Annotated[float | None, typer.Option(help="see 'experiment run --help'")] = None,
+    starved_ms: Annotated[float | None, typer.Option(help="see 'experiment run --help'")] = None,
     name: Name = "demo",
     out: Annotated[Path, typer.Option(help="where results, figures and the report go")] = DEFAULT_DEMO_OUT,
 ) -> None:
@@ -72,7 +72,7 @@ def demo(
     from cli.testbed.demo import run_demo  # drawing takes a while to import; the other commands do without
 
     words = ["--clients", clients, "--policies", policies, "--seconds", f"{seconds:g}", "--shaping", shaping]
-    words += [] if starved_share is None else ["--starved-share", f"{starved_share:g}"]
+    words += [] if starved_ms is None else ["--starved-ms", f"{starved_ms:g}"]
     raise typer.Exit(run_demo(Layout(name, clients=2), words, out))
 
 
