@@ -17,10 +17,11 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from client.sources import Pictures, Recording, SyntheticScene, open_recording
 from moonjelly import scenes
-from moonjelly.detection import MatchCounts, match_frames
+from moonjelly.detection import MatchCounts, match_frames, without_ignored
 from moonjelly.detection.coco import CocoImage, from_results
 from moonjelly.errors import SourceError
 from moonjelly.inference import Executor, FrameInput, make_executor
@@ -28,11 +29,6 @@ from moonjelly.inference.preprocess import resize
 from moonjelly.repository import FileCache, Zoo, load_zoo
 from moonjelly.telemetry import FrameRow, read_rows
 from moonjelly.types import Detections, Outcome
-
-MIN_VISIBLE = 0.3
-"""Share of a body of the synthetic scene that must be seen for it to count."""
-MIN_SIDE = 0.02
-"""Share of the frame's larger side that such a body must measure, in both directions."""
 
 Report = Callable[[int, int], None]
 """Called with frames done and frames in all."""
@@ -51,6 +47,19 @@ class Score:
     every: MatchCounts
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Golden:
+    """What a frame should have been answered with.
+
+    Attributes:
+        asked: boxes that count.
+        ignored: ``(n, 4)`` boxes of objects that nobody is asked to see; a detection of one is no fault.
+    """
+
+    asked: Detections
+    ignored: NDArray[np.float32]
+
+
 class _Stored(msgspec.Struct, array_like=True, frozen=True):
     boxes: bytes
     scores: bytes
@@ -64,7 +73,7 @@ def detections(
     *,
     report: Report = lambda done, total: None,
     cache: FileCache | None = None,
-) -> dict[int, Detections]:
+) -> dict[int, Golden]:
     """Golden detections of a recording's frames; each is computed once per machine and kept on disk.
 
     Args:
@@ -89,7 +98,7 @@ def detections(
         try:
             found = {}
             for done, index in enumerate(wanted, start=1):
-                found[index] = golden.detections(recording, index)
+                found[index] = Golden(golden.detections(recording, index), np.zeros((0, 4), np.float32))
                 report(done, len(wanted))
             return found
         finally:
@@ -126,8 +135,8 @@ def score(
     detected = _detected(directory / "detections.json", rows, source, len(load_zoo(zoo).classes))
     answered = [row for row in rows if row.outcome is Outcome.ON_TIME]
     missed = [row for row in rows if row.outcome is not Outcome.ON_TIME]
-    on_time = match_frames((detected[row.frame_id], golden[_number(row)]) for row in answered)
-    nothing = match_frames((Detections.empty(), golden[_number(row)]) for row in missed)
+    on_time = match_frames(_judged(detected[row.frame_id], golden[_number(row)]) for row in answered)
+    nothing = match_frames((Detections.empty(), golden[_number(row)].asked) for row in missed)
     return Score(on_time, on_time + nothing)
 
 
@@ -162,9 +171,14 @@ class _GoldenModel:
         return msgspec.msgpack.encode(_Stored(found.boxes.tobytes(), found.scores.tobytes(), found.classes.tobytes()))
 
 
-def _truth(recording: SyntheticScene, index: int) -> Detections:
-    labels = recording.scene.frame(index)[1].select(min_visible=MIN_VISIBLE, min_side=MIN_SIDE)
-    return Detections(labels.boxes, np.ones(len(labels.classes), np.float32), labels.classes)
+def _truth(recording: SyntheticScene, index: int) -> Golden:
+    picture, labels = recording.scene.frame(index)
+    asked = labels.asked(picture.shape[1], picture.shape[0])
+    return Golden(labels.where(asked).as_detections(), labels.boxes[~asked])
+
+
+def _judged(detected: Detections, golden: Golden) -> tuple[Detections, Detections]:
+    return without_ignored(detected, golden.asked.boxes, golden.ignored), golden.asked
 
 
 def _digest(recording: Recording, source: str) -> str:

@@ -43,14 +43,14 @@ def ended(frame_id: int, outcome: Outcome, detections: Detections) -> FrameResul
 def busy_frames(count: int, zoo: Path) -> list[int]:
     """Frames of the scene that show something."""
     truth = golden.detections(SCENE, zoo, range(0, 3000, 30))
-    frames = [index for index, found in truth.items() if len(found) >= 2]
+    frames = [index for index, found in truth.items() if len(found.asked) >= 2]
     assert len(frames) >= count
     return frames[:count]
 
 
 def test_a_perfect_client_scores_one_and_a_missed_frame_counts_as_none(tmp_path: Path, scene_zoo: Path) -> None:
     frames = busy_frames(4, scene_zoo)
-    truth = golden.detections(SCENE, scene_zoo, frames)
+    truth = {index: one.asked for index, one in golden.detections(SCENE, scene_zoo, frames).items()}
     records = Records(tmp_path, 0, 100.0, len(CLASSES))
     outcomes = [Outcome.ON_TIME, Outcome.LATE, Outcome.ON_TIME, Outcome.SKIPPED]
     for frame_id, (index, outcome) in enumerate(zip(frames, outcomes, strict=True), start=1):
@@ -67,7 +67,7 @@ def test_a_perfect_client_scores_one_and_a_missed_frame_counts_as_none(tmp_path:
 
 def test_the_same_source_frame_seen_twice_is_scored_by_its_own_answer(tmp_path: Path, scene_zoo: Path) -> None:
     (index,) = busy_frames(1, scene_zoo)
-    truth = golden.detections(SCENE, scene_zoo, [index])[index]
+    truth = golden.detections(SCENE, scene_zoo, [index])[index].asked
     records = Records(tmp_path, 0, 100.0, len(CLASSES))
     records.frame(ended(1, Outcome.ON_TIME, truth), index, SCENE_SIZE)
     records.frame(ended(2, Outcome.ON_TIME, Detections.empty()), index, SCENE_SIZE)
@@ -78,7 +78,7 @@ def test_the_same_source_frame_seen_twice_is_scored_by_its_own_answer(tmp_path: 
 
 def test_boxes_in_the_files_are_pixels_of_the_source(tmp_path: Path, scene_zoo: Path) -> None:
     (index,) = busy_frames(1, scene_zoo)
-    truth = golden.detections(SCENE, scene_zoo, [index])[index]
+    truth = golden.detections(SCENE, scene_zoo, [index])[index].asked
     records = Records(tmp_path, 0, 100.0, len(CLASSES))
     records.frame(ended(1, Outcome.ON_TIME, truth), index, SCENE_SIZE)
     records.close()
@@ -87,6 +87,18 @@ def test_boxes_in_the_files_are_pixels_of_the_source(tmp_path: Path, scene_zoo: 
     assert written == [{"frame_id": 1, **one} for one in expected]
     height, width = read_frame(SCENE, index).shape[:2]
     assert (width, height) == SCENE_SIZE
+
+
+def test_a_far_object_that_is_seen_all_the_same_is_no_fault(tmp_path: Path, scene_zoo: Path) -> None:
+    found = golden.detections(SCENE, scene_zoo, range(0, 3000, 30))
+    index, one = next((index, one) for index, one in found.items() if len(one.ignored) >= 3 and len(one.asked))
+    boxes = np.concatenate([one.asked.boxes, one.ignored])
+    everything = Detections(boxes, np.ones(len(boxes), np.float32), np.zeros(len(boxes), np.int32))
+    records = Records(tmp_path, 0, 100.0, len(CLASSES))
+    records.frame(ended(1, Outcome.ON_TIME, everything), index, SCENE_SIZE)
+    records.close()
+    counts = golden.score(tmp_path, SCENE, scene_zoo).every
+    assert counts.true_positives + counts.false_positives <= len(one.asked) + 1
 
 
 def test_a_live_source_has_no_golden_detections(tmp_path: Path, scene_zoo: Path) -> None:
@@ -135,13 +147,13 @@ def test_the_golden_model_is_the_most_accurate_variant_and_runs_once_per_frame(t
     frames = [key for key in calls if key.startswith("golden")]
     assert len(frames) == 2
     assert all(" 320 fp32 " in key for key in frames)
-    cars = first[30].classes == names.index("car")
+    cars = first[30].asked.classes == names.index("car")
     assert cars.sum() >= 3, "a street full of cars"
     again = golden.detections(video, zoo, [0, 30], cache=cache)
     assert len([key for key in calls if key.startswith("golden")]) == 2
     for index in (0, 30):
-        np.testing.assert_array_equal(again[index].boxes, first[index].boxes)
-        np.testing.assert_array_equal(again[index].classes, first[index].classes)
+        np.testing.assert_array_equal(again[index].asked.boxes, first[index].asked.boxes)
+        np.testing.assert_array_equal(again[index].asked.classes, first[index].asked.classes)
 
 
 def _picture(tmp_path: Path) -> Path:

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from moonjelly.detection import MatchCounts, corners, iou_matrix, match, match_frames, nms, postprocess
+from moonjelly.detection import (
+    MatchCounts,
+    corners,
+    iou_matrix,
+    match,
+    match_frames,
+    nms,
+    postprocess,
+    without_ignored,
+)
 from moonjelly.types import Detections
 
 
@@ -146,3 +155,13 @@ def test_frames_add_up_before_the_ratio_is_taken() -> None:
 
 def test_nothing_counted_is_no_success() -> None:
     assert (MatchCounts().f1, MatchCounts().precision, MatchCounts().recall) == (0.0, 0.0, 0.0)
+
+
+def test_what_nobody_asked_for_is_neither_right_nor_wrong() -> None:
+    asked = np.array([[0.1, 0.1, 0.3, 0.3]], np.float32)
+    ignored = np.array([[0.6, 0.6, 0.7, 0.7], [0.1, 0.1, 0.3, 0.29]], np.float32)
+    boxes = np.array([[0.1, 0.1, 0.3, 0.3], [0.6, 0.6, 0.7, 0.7], [0.4, 0.8, 0.5, 0.9]], np.float32)
+    seen = Detections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.array([0, 0, 0], np.int32))
+    kept = without_ignored(seen, asked, ignored)
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.7])
+    assert len(without_ignored(seen, asked, np.zeros((0, 4), np.float32))) == 3

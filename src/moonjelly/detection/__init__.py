@@ -4,7 +4,7 @@
 """
 
 from moonjelly.detection.boxes import corners, iou_matrix
-from moonjelly.detection.matching import MatchCounts, match, match_frames
+from moonjelly.detection.matching import MatchCounts, match, match_frames, without_ignored
 from moonjelly.detection.nms import IOU_THRESHOLD, SCORE_THRESHOLD, nms, postprocess
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "match_frames",
     "nms",
     "postprocess",
+    "without_ignored",
 ]

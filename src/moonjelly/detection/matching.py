@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moonjelly.detection.boxes import iou_matrix
 from moonjelly.types import Detections
@@ -69,6 +70,28 @@ def match_frames(
 ) -> MatchCounts:  # fmt: skip
     """Sum over ``(detected, golden)`` of every captured frame; a missed frame has no detections."""
     return sum((match(detected, golden, iou_threshold) for detected, golden in pairs), MatchCounts())
+
+
+def without_ignored(
+    detected: Detections,
+    golden: NDArray[np.float32],
+    ignored: NDArray[np.float32],
+    iou_threshold: float = MATCH_IOU,
+) -> Detections:
+    """Detections less those of objects that nobody asked for: they are neither right nor wrong.
+
+    Args:
+        detected: of the frame.
+        golden: ``(n, 4)`` boxes that are asked for; what overlaps one of them always counts.
+        ignored: ``(m, 4)`` boxes of real objects that are too small or too hidden to be asked for.
+        iou_threshold: overlap from which on a detection means a box.
+    """
+    if not len(detected) or not len(ignored):
+        return detected
+    dropped = iou_matrix(detected.boxes, ignored).max(axis=1) >= iou_threshold
+    if len(golden):
+        dropped &= iou_matrix(detected.boxes, golden).max(axis=1) < iou_threshold
+    return Detections(detected.boxes[~dropped], detected.scores[~dropped], detected.classes[~dropped])
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moonjelly.detection import iou_matrix, match_frames, postprocess
+from moonjelly.detection import match_frames, postprocess, without_ignored
 from moonjelly.detection.average_precision import AP_SCORE_THRESHOLD, AveragePrecision, average_precision
 from moonjelly.detection.coco import CocoImage, CocoSet
 from moonjelly.inference.preprocess import decode, header
@@ -47,7 +47,8 @@ def evaluate(
         images.append(CocoImage(number, f"{number}.jpg", width, height))
         asked = ~sample.ignored
         truth[number] = Detections(sample.boxes[asked], np.ones(asked.sum(), np.float32), sample.classes[asked])
-        found[number] = _judged(_detect(network, sample, input_size), truth[number].boxes, sample.boxes[sample.ignored])
+        seen = _detect(network, sample, input_size)
+        found[number] = without_ignored(seen, truth[number].boxes, sample.boxes[sample.ignored])
         if progress is not None:
             progress(number + 1)
     precision = average_precision(CocoSet.of(CLASSES, images, truth), found, CLASSES)
@@ -60,16 +61,6 @@ def _detect(network: DarknetNetwork, sample: Sample, input_size: int) -> Detecti
     with torch.inference_mode():
         predictions = strongest(network(picture), CANDIDATES).numpy()
     return postprocess(predictions, AP_SCORE_THRESHOLD, NMS_IOU)[0]
-
-
-def _judged(found: Detections, asked: NDArray[np.float32], ignored: NDArray[np.float32]) -> Detections:
-    """Without the detections of ignored boxes."""
-    if not len(found) or not len(ignored):
-        return found
-    means_ignored = iou_matrix(found.boxes, ignored).max(axis=1) >= SAME_IOU
-    if len(asked):
-        means_ignored &= iou_matrix(found.boxes, asked).max(axis=1) < SAME_IOU
-    return _select(found, ~means_ignored)
 
 
 def _select(detections: Detections, kept: NDArray[np.bool_]) -> Detections:
