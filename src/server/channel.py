@@ -30,6 +30,8 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        # Made once: a fresh buffer of this size per message is a mapping made and unmapped, which stops all threads.
+        self._packet = memoryview(bytearray(_PACKET_BYTES))
 
     def fileno(self) -> int:
         """Of the socket, for polling."""
@@ -47,26 +49,25 @@ class Channel:
 
     def receive(self) -> ipc.Message:
         """The next message; blocks unless the socket does not."""
-        try:
-            data = self._socket.recv(_PACKET_BYTES)
-        except ConnectionResetError:
-            data = b""
-        if not data:
-            raise EOFError("the other process has gone")
-        return ipc.decode(data)
+        return self._receive(0)
 
     def ready(self) -> Iterator[ipc.Message]:
         """All messages that are there now, without blocking."""
         while True:
             try:
-                data = self._socket.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
+                message = self._receive(socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return
-            except ConnectionResetError:
-                data = b""
-            if not data:
-                raise EOFError("the other process has gone")
-            yield ipc.decode(data)
+            yield message
+
+    def _receive(self, flags: int) -> ipc.Message:
+        try:
+            size = self._socket.recv_into(self._packet, 0, flags)
+        except ConnectionResetError:
+            size = 0
+        if not size:
+            raise EOFError("the other process has gone")
+        return ipc.decode(self._packet[:size])
 
     def set_blocking(self, blocking: bool) -> None:
         """Whether :meth:`send` and :meth:`receive` wait."""

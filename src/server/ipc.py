@@ -341,14 +341,14 @@ def encode(message: Message) -> bytes:
     return _TAGS[type(message)] + _encode_body(message)
 
 
-def decode(data: bytes) -> Message:
+def decode(data: bytes | memoryview) -> Message:
     """The inverse of :func:`encode`.
 
     Raises:
         ProtocolError: not such a message.
     """
     if not data or data[0] >= len(_DECODERS):
-        raise ProtocolError(f"a message between processes starts with {data[:1]!r}, which is no known tag")
+        raise ProtocolError(f"a message between processes starts with {bytes(data[:1])!r}, which is no known tag")
     try:
         message: Message = _DECODERS[data[0]].decode(memoryview(data)[1:])
     except msgspec.DecodeError as fault:
