@@ -25,11 +25,6 @@ _RECONNECT_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 _TICK_S = 2.0
 _ANSWER_S = 15.0
 """How long an agent that has something to say may take to say it; then the connection counts as lost."""
-_TICK_S = 2.0
-_ANSWER_S = 15.0
-"""How long an agent that has something to say may take to say it; then the connection counts as lost."""
-
-
 _LOCAL_FAULTS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -218,13 +218,27 @@ class Endpoint:
         take, write, now = outbox.take, context.write, time.monotonic_ns
         try:
             while items := await take():
-                await write(convert.server_to_wire(gather(items), ServerInstant(now())))
+                for message in gather(items):
+                    await write(convert.server_to_wire(message, ServerInstant(now())))
         except _BROKEN as fault:
             _log.debug("a stream broke while writing: %s", fault)
 
 
-def gather(items: list[ev.Item]) -> messages.ServerMessage:
-    """Items in the order of their sending as one message; of several plans, the last."""
+def gather(items: list[ev.Item]) -> Iterator[messages.ServerMessage]:
+    """Items in the order of their sending, in as few messages as possible; of several plans in one, the last.
+
+    A message holds one error, so each further error begins another message: none of them may be lost.
+    """
+    start = 0
+    for end, item in enumerate(items, start=1):
+        if isinstance(item, messages.StreamError):
+            yield _message(items[start:end])
+            start = end
+    if start < len(items):
+        yield _message(items[start:])
+
+
+def _message(items: list[ev.Item]) -> messages.ServerMessage:
     acks: list[messages.Ack] = []
     results: list[messages.Result] = []
     pongs: list[messages.Pong] = []

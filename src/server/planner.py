@@ -8,7 +8,7 @@ import time
 
 from moonjelly.clock import MonotonicClock
 from moonjelly.errors import MoonjellyError
-from moonjelly.planning import Policy, create_policy
+from moonjelly.planning import Policy, check, create_policy
 from server import ipc
 from server.channel import Channel, inherited
 from server.child import become
@@ -50,16 +50,18 @@ def serve(channel: Channel, policy: Policy, configure: ipc.ConfigurePlanner) -> 
 
 
 def reply_to(request: ipc.PlanRequest, policy: Policy, configure: ipc.ConfigurePlanner) -> ipc.PlanReply:
-    """Plan once. A policy that fails costs its plan, not the process."""
+    """Plan once. A policy that fails, or whose plan breaks a constraint, costs its plan, not the process."""
     began = time.process_time()
     plan, error = None, ""
     try:
-        plan = policy.plan(
+        made = policy.plan(
             request.problem,
             seed=configure.seed + request.run,
             time_budget_ms=configure.budget_ms,
             clock=MonotonicClock(),
         )
+        check(request.problem, made).require_valid()
+        plan = made
     except Exception as fault:  # policies are plug-ins
         _log.exception("policy '%s' failed in run %d", configure.policy, request.run)
         error = f"{type(fault).__name__}: {fault}"

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from moonjelly import config
+from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError, ProtocolError
 from moonjelly.planning import Assignment, Client, Device, Plan, Problem
 from moonjelly.profiles import Profile
@@ -22,6 +25,7 @@ from server.channel import Channel, pair
 from server.config import ServerOptions
 from server.core.slots import SlotPool
 from server.endpoint import MAX_WAITING_ITEMS, Outbox, gather
+from server.planner import reply_to
 from server.processes import Pause
 
 PROFILE = Profile("gpu", (Variant("net", "net", 64),), (0.5,), ((1.0, 2.0),))
@@ -155,10 +159,56 @@ class TestOutbox:
 
     def test_items_of_one_kind_keep_their_order_and_the_last_plan_counts(self) -> None:
         plans = [messages.PlanUpdate(version, True, 0) for version in (1, 2)]
-        message = gather([ack(1), plans[0], ack(2), plans[1]])
+        (message,) = gather([ack(1), plans[0], ack(2), plans[1]])
         assert message.acks == (ack(1), ack(2))
         assert message.plan == plans[1]
         assert not message.results
+
+    def test_no_error_is_lost_to_another_one(self) -> None:
+        errors = [messages.StreamError("INVALID_ARGUMENT", "old", frame_id=number) for number in (3, 4)]
+        sent = list(gather([ack(1), errors[0], errors[1], ack(5)]))
+        assert [message.error for message in sent] == [*errors, None]
+        assert [message.acks for message in sent] == [(ack(1),), (), (ack(5),)]
+
+
+class Stubborn:
+    """A policy that always gives the same plan."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def plan(
+        self, problem: Problem, *, seed: int = 0, time_budget_ms: float = math.inf, clock: Clock | None = None
+    ) -> Plan:
+        return self._plan
+
+
+class TestPlanner:
+    CONFIGURE = ipc.ConfigurePlanner("stubborn", 0, 250.0)
+    PROBLEM = Problem((Client(1, 15.0, 100.0, (50.0,)),), (Device(0, "gpu"),), {("gpu", "default"): PROFILE})
+
+    def reply(self, assignment: Assignment) -> ipc.PlanReply:
+        return reply_to(ipc.PlanRequest(7, self.PROBLEM), Stubborn(Plan((assignment,), {})), self.CONFIGURE)
+
+    def test_a_plan_that_holds_is_passed_on(self) -> None:
+        reply = self.reply(Assignment(0, "default", 0, 1, (1,)))
+        assert (reply.run, reply.error) == (7, "")
+        assert reply.plan == Plan((Assignment(0, "default", 0, 1, (1,)),), {})
+
+    @pytest.mark.parametrize(
+        ("assignment", "text"),
+        [
+            (Assignment(9, "default", 0, 1, (1,)), r"assignments are for devices \[9\]"),
+            (Assignment(0, "boats", 0, 1, (1,)), "runs group 'boats', which has no profile"),
+            (Assignment(0, "default", 5, 1, (1,)), "runs variant 5"),
+            (Assignment(0, "default", 0, 99, (1,)), "runs batch 99"),
+            (Assignment(0, "default", 0, 1), "client 1 is neither mapped nor rejected"),
+        ],
+    )
+    def test_a_plan_that_breaks_a_constraint_never_reaches_the_server(self, assignment: Assignment, text: str) -> None:
+        reply = self.reply(assignment)
+        assert reply.plan is None
+        assert re.search(text, reply.error)
 
 
 class TestOptions:
