@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from moonjelly.errors import ZooError
 from moonjelly.models.cfg import parse_cfg
+from moonjelly.models.weights import decode_weights
+from moonjelly.repository import load_zoo
 from moonjelly.scenes import CLASSES
 from moonjelly.training.architectures import ARCHITECTURES, Architecture, definition, multiply_adds
 from moonjelly.training.recipes import HELD_OUT, Recipe, full_recipe, part_names, quick_recipe
@@ -106,3 +109,24 @@ def test_the_front_leaves_out_what_costs_more_for_nothing() -> None:
 def test_drawing_and_planning_need_no_torch() -> None:
     code = "import sys, moonjelly.training.zoo, moonjelly.training.worker; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_shipped_zoo_is_what_the_recipe_makes(root: Path) -> None:
+    zoo = load_zoo(root / "profiles" / "synthetic")
+    zoo.verify()
+    assert zoo.classes == CLASSES
+    assert len(zoo.variants) >= 8
+    profile = zoo.profile("cpu")
+    assert profile.max_batch == 12
+    assert profile.accuracy[0] < 0.3
+    assert profile.accuracy[-1] > 0.75
+    for before, after in zip(profile.accuracy, profile.accuracy[1:], strict=False):
+        assert after >= before + LEAST_GAIN / 2
+    sizes = {model: max(v.input_size for v in zoo.variants if v.model == model) for model in zoo.entries}
+    for architecture in ARCHITECTURES:
+        source = zoo.source(architecture.name)
+        assert source.definition == definition(architecture, sizes[architecture.name])
+        config = parse_cfg(source.definition)
+        decode_weights(config, source.weights)
+    facts = json.loads((root / "profiles" / "synthetic" / "training.json").read_text(encoding="utf-8"))
+    assert facts["steps"] == {model.architecture.name: model.steps for model in full_recipe(facts["seed"]).models}

@@ -141,6 +141,8 @@ class _Running:
             self._stopped = True
             for process in self._processes:
                 process.terminate()
+        for process in self._processes:
+            process.wait()
 
     def _pass_on(self, name: str, progress: Progress) -> None:
         with self._lock:
