@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import sys
 import urllib.error
 import urllib.request
@@ -21,7 +22,10 @@ MANIFEST = Path(__file__).with_name("downloads.tsv")
 RAW_HOME = "https://raw.githubusercontent.com"
 RELEASE_HOME = "https://github.com"
 YOLOV4_PATH = "AlexeyAB/darknet/releases/download/darknet_yolo_v3_optimal/yolov4.weights"
+YOLOV4_TARGET = "models/darknet/yolov4.weights"
 YOLOV4_BYTES = 257_717_640
+YOLOV4_SHA256 = "e8a4f6c62188738d86dc6898d82724ec0964d0eb9d2ae0f0a9d53d65d108d562"
+"""Of the release's file, as projects that fetch it from there record it."""
 _CHUNK = 1 << 18
 
 
@@ -31,7 +35,7 @@ class DownloadError(MoonjellyError):
 
 @dataclass(frozen=True)
 class Item:
-    """One file: where it goes, what it must be, where it comes from. ``sha256`` may be empty (not known)."""
+    """One file: where it goes, what it must be, where it comes from."""
 
     path: str
     size: int
@@ -78,7 +82,7 @@ def fetch(item: Item, directory: Path, timeout_s: float = 30.0) -> str:
         partial.unlink()
         raise DownloadError(
             f"{item.url} is not the file it should be: got {got}; expected {item.size} bytes, SHA-256 "
-            f"{item.sha256 or '(unknown)'}. It was removed; run this again"
+            f"{item.sha256}. It was removed; run this again"
         )
     partial.replace(target)
     return "resumed" if resumed else "fetched"
@@ -95,7 +99,7 @@ def _transfer(item: Item, partial: Path, start: int, timeout_s: float) -> None:
                     file.write(chunk)
     except urllib.error.HTTPError as fault:
         raise DownloadError(f"{item.url} answered {fault.code} {fault.reason}; is the home right?") from None
-    except (urllib.error.URLError, OSError) as fault:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as fault:
         raise DownloadError(
             f"{item.url} cannot be reached ({getattr(fault, 'reason', fault)}). Without a network, fetch the files on "
             f"another machine and copy its data folder here, or name a mirror with --home; what is here is kept"
@@ -107,12 +111,12 @@ def _transfer(item: Item, partial: Path, start: int, timeout_s: float) -> None:
 def _is_right(path: Path, item: Item) -> bool:
     if path.stat().st_size != item.size:
         return False
-    return not item.sha256 or sha256_of(path) == item.sha256
+    return sha256_of(path) == item.sha256
 
 
 def write_checksums(directory: Path, items: Sequence[Item]) -> None:
     """``SHA256SUMS`` of the files that are there, as ``sha256sum -c`` reads it."""
-    present = [item for item in items if item.sha256 and (directory / item.path).exists()]
+    present = [item for item in items if (directory / item.path).exists()]
     (directory / "SHA256SUMS").write_text(
         "".join(f"{item.sha256}  {item.path}\n" for item in present), encoding="utf-8"
     )
@@ -125,10 +129,6 @@ def fetch_all(items: Sequence[Item], directory: Path) -> int:
         prefix = f"[{number}/{len(items)}] {item.path} ({item.size / 1e6:.1f} MB)"
         try:
             print(f"{prefix}: {fetch(item, directory)}", flush=True)
-            if not item.sha256:
-                print(
-                    f"    SHA-256 {sha256_of(directory / item.path)}: not known here, compare it with its publisher's"
-                )
         except DownloadError as fault:
             missing += 1
             print(f"{prefix}: {fault}", file=sys.stderr, flush=True)
@@ -152,13 +152,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for home in (options.home, options.release_home):
         if not home.startswith(("http://", "https://")):
             parser.error(f"'{home}' is not an http(s) address")
-    items = [item for item in read_manifest(options.home) if item.path.startswith(options.only)]
+    manifest = read_manifest(options.home)
+    items = [item for item in manifest if item.path.startswith(options.only)]
     if not items:
         parser.error(f"no file begins with '{options.only}'; try videos/, traces/, models/ or coco/")
+    yolov4 = Item(YOLOV4_TARGET, YOLOV4_BYTES, YOLOV4_SHA256, f"{options.release_home}/{YOLOV4_PATH}")
     if options.yolov4:
-        items.append(Item("models/darknet/yolov4.weights", YOLOV4_BYTES, "", f"{options.release_home}/{YOLOV4_PATH}"))
+        items.append(yolov4)
     missing = fetch_all(items, options.out)
-    write_checksums(options.out, read_manifest(options.home))
+    write_checksums(options.out, [*manifest, yolov4])
     print(f"{len(items) - missing} of {len(items)} files are in {options.out}")
     return 1 if missing else 0
 

@@ -21,6 +21,7 @@ from cli.machine import machine, versions
 from moonjelly import dispatching
 from moonjelly.clock import CpuClock, MonotonicClock
 from moonjelly.errors import ConfigError
+from moonjelly.planning import DEFAULT_POLICY
 from moonjelly.planning.instances import reference_profile
 from moonjelly.profiles import Profile, ProfileOptions
 from moonjelly.repository import load_zoo
@@ -167,8 +168,12 @@ def trace(
     system: Annotated[
         list[str], typer.Option(help="policy[+dispatcher[+network]]; repeat for several")
     ] = DEFAULT_SYSTEMS,
-    policy: Annotated[list[str], typer.Option(help="cross these policies with every --dispatcher")] = NONE,
-    dispatcher: Annotated[list[str], typer.Option(help="cross these dispatchers with every --policy")] = NONE,
+    policy: Annotated[
+        list[str], typer.Option(help="cross these policies with every --dispatcher, instead of --system")
+    ] = NONE,
+    dispatcher: Annotated[
+        list[str], typer.Option(help="cross these dispatchers with every --policy, instead of --system")
+    ] = NONE,
     clients: Annotated[int, typer.Option(help="at a time")] = 8,
     fps: Annotated[str, typer.Option(help="nominal rates, dealt out in turn: 15 or 12,15,24,29.97")] = "15",
     slo: Annotated[str, typer.Option(help="deadlines in ms, dealt out in turn")] = "100",
@@ -188,9 +193,8 @@ def trace(
 
     Every run's summary.json and logs are under OUT/<trace>/<system>/seed-<n>, all figures in OUT/runs.csv.
     """
-    chosen = [systems.parse(f"{one}+{other}") for one in policy for other in dispatcher] or [
-        systems.parse(text) for text in system
-    ]
+    crossed = [f"{one}+{other}" for one in policy or [DEFAULT_POLICY] for other in dispatcher or [dispatching.DEFAULT]]
+    chosen = [systems.parse(text) for text in (crossed if policy or dispatcher else system)]
     options = WorkloadOptions(
         clients=clients,
         fps=_numbers("fps", fps),

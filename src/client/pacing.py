@@ -34,11 +34,6 @@ class Schedule:
         """When tick ``tick`` is captured. Computed from the start, so that rounding does not add up."""
         return ClientInstant(self.start + round(tick * NS_PER_S / self.fps))
 
-    @property
-    def period_ns(self) -> int:
-        """Between two ticks."""
-        return round(NS_PER_S / self.fps)
-
 
 def tick_count(seconds: float | None, fps: float) -> int | None:
     """Whole frames of ``seconds`` at ``fps``; ``None`` for ever."""

@@ -62,4 +62,4 @@ def parse(text: str) -> System:
     if len(parts) > 3:
         raise ConfigError(f"'{text}' has {len(parts)} parts; a system is policy[+dispatcher[+network]]")
     names = dict(zip(("policy", "dispatcher", "network"), parts, strict=False))
-    return System(**names, rho=1.0 if parts[0] == "sa-dp" else 0.9)
+    return System(**names, rho=1.0 if parts[0].partition(":")[0] == "sa-dp" else 0.9)

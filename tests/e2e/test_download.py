@@ -108,16 +108,16 @@ def test_explains_itself_offline(root: Path, tmp_path: Path) -> None:
     assert "--home" in done.stderr
 
 
-def test_yolov4_weights_come_from_the_release_and_show_their_sum(
+def test_yolov4_weights_come_from_the_release_and_are_checked(
     root: Path, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(download, "YOLOV4_BYTES", 4)
+    monkeypatch.setattr(download, "YOLOV4_SHA256", hashlib.sha256(b"true").hexdigest())
+    words = f"--home {server.home} --release-home {server.home} --only models/darknet --yolov4 --out".split()
+    server.files[download.YOLOV4_PATH] = b"fake"
+    assert download.main([*words, str(tmp_path)]) == 1
+    assert "is not the file it should be" in capsys.readouterr().err
     server.files[download.YOLOV4_PATH] = b"true"
-    status = download.main(
-        [
-            *f"--home {server.home} --release-home {server.home} --only models/darknet --yolov4 --out".split(),
-            str(tmp_path),
-        ]
-    )
-    assert status == 0
-    assert hashlib.sha256(b"true").hexdigest() in capsys.readouterr().out
+    assert download.main([*words, str(tmp_path)]) == 0
+    assert (tmp_path / download.YOLOV4_TARGET).read_bytes() == b"true"
+    assert f"  {download.YOLOV4_TARGET}" in (tmp_path / "SHA256SUMS").read_text(encoding="utf-8")

@@ -37,6 +37,19 @@ def test_trace_writes_every_run_a_table_and_a_figure(tmp_path: Path, capsys: pyt
     assert "decisions are the same" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [(("--policy", "best-uniform"), "best-uniform+edf-adaptive"), (("--dispatcher", "nexus"), "multiset+nexus")],
+)
+def test_trace_crosses_one_side_with_the_default_of_the_other(
+    words: tuple[str, str], name: str, tmp_path: Path
+) -> None:
+    short = ("--trace", "wifi-good", "--clients", 1, "--seconds", 1, "--warmup", 0, "--seeds", 1)
+    assert simulate("trace", *short, *words, "--out", tmp_path) == 0
+    runs = [path.parent.parent.name for path in tmp_path.glob("wifi-good/*/seed-*/summary.json")]
+    assert [run.removesuffix("+moonjelly") for run in runs] == [name]
+
+
 def test_compare_with_one_instance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate("compare", "--instances", 1, "--solver", "highs", "--time-limit", 5, "--out", tmp_path) == 0
     assert "proven optimal in" in capsys.readouterr().out

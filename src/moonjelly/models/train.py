@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from moonjelly.errors import ModelError
 from moonjelly.models.darknet import DarknetNetwork
-from moonjelly.models.definition import NetworkConfig
 from moonjelly.models.loss import LossTerms, Targets, detection_loss
 
 WARM_UP = 0.05
@@ -145,11 +144,6 @@ def rate_share(step: int, steps: int) -> float:
         return (step + 1) / rise
     done = min(1.0, (step - rise) / max(1.0, steps - rise))
     return LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * done))
-
-
-def count_parameters(config: NetworkConfig) -> int:
-    """Trained numbers of a network: kernels, scales and biases."""
-    return sum(value.numel() for value in DarknetNetwork(config).parameters())
 
 
 def _part(arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> dict[str, Tensor]:
