@@ -2,7 +2,7 @@
 
 Formatting thousands of rows a second in a thread would hold up the event loop, whatever the thread's priority. So
 rows cross to a writer process a few times a second. It ends when its channel does, after having written everything
-that reached it: when the server is killed, at most the last tenth of a second is lost.
+that reached it: when the server is killed, no more than the last tenth of a second is lost.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ FILES: dict[type[Any], str] = {
     PlanRow: "plans.csv",
     DispatchRow: "dispatch.csv",
 }
-_GATHER_S = 0.1
+_GATHER_S = 0.03
 _ROWS_PER_MESSAGE = 500
 _MAX_BACKLOG = 400
 """Messages that may wait for the writer."""
@@ -51,7 +52,7 @@ class LogWriter:
         except OSError as fault:
             raise ConfigError(f"logs cannot go to {directory}: {fault}; choose another place with --out") from fault
         self._loop = asyncio.get_running_loop()
-        self._rows: list[Row] = []
+        self._rows: list[Callable[[], Row]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._lost = 0
         self._alive = True
@@ -65,9 +66,9 @@ class LogWriter:
         """
         await self._link.ready()
 
-    def write(self, row: Row) -> None:
-        """Take one row; written within a tenth of a second."""
-        self._rows.append(row)
+    def write(self, make: Callable[[], Row]) -> None:
+        """Take one row, to be made when the next message goes to the writer; on disk within a tenth of a second."""
+        self._rows.append(make)
         if self._timer is None:
             self._timer = self._loop.call_later(_GATHER_S, self._flush)
 
@@ -83,10 +84,11 @@ class LogWriter:
 
     def _flush(self) -> None:
         self._timer = None
-        rows, self._rows = self._rows, []
+        makers, self._rows = self._rows, []
         if self._link.backlog >= _MAX_BACKLOG or not self._alive:
-            self._lost += len(rows)
+            self._lost += len(makers)
             return
+        rows = [make() for make in makers]
         for first in range(0, len(rows), _ROWS_PER_MESSAGE):
             self._link.send(_message(rows[first : first + _ROWS_PER_MESSAGE]))
 

@@ -149,3 +149,17 @@ def test_garbage_is_refused_or_read_but_never_anything_else(data: bytes) -> None
     except ProtocolError:
         return
     assert isinstance(message, messages.Hello | messages.Frame | messages.Ping | messages.Bye)
+
+
+def test_boxes_of_classes_beyond_one_byte_and_many_boxes_survive() -> None:
+    draw = np.random.default_rng(1)
+    for classes in (np.array([127, 128, 70_000], np.int32), np.full(100, 5, np.int32)):
+        count = len(classes)
+        sent = result(
+            0, detections=Detections(draw.random((count, 4), np.float32), draw.random(count, np.float32), classes)
+        )
+        (read,) = convert.server_from_wire(
+            convert.server_to_wire(messages.ServerMessage(results=(sent,)), SENT)
+        ).results
+        np.testing.assert_array_equal(read.detections.classes, classes)
+        np.testing.assert_array_equal(read.detections.boxes, sent.detections.boxes)

@@ -76,7 +76,7 @@ class World:
         return [s.item for s in self.all(ev.Send) if s.stream == stream and isinstance(s.item, kind)]
 
     def rows(self, kind: type[T]) -> list[T]:
-        return [r.row for r in self.all(ev.Record) if isinstance(r.row, kind)]
+        return [row for row in (record.make() for record in self.all(ev.Record)) if isinstance(row, kind)]
 
     def up(self, *devices: int) -> None:
         for device in devices:

@@ -203,6 +203,8 @@ class SimulatedExecutor:
         self._max_batch.clear()
 
     def _latency_ns(self, variant: str, batch: int) -> int:
+        if self._options.scale == 0.0:
+            return 0
         factor = self._options.scale * (1.0 + self._options.jitter * self._draw.uniform(-1.0, 1.0))
         return ms_to_ns(factor * self._profile.latency(self._rows[variant], batch))
 

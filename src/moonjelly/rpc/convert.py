@@ -7,9 +7,11 @@ names the field and its value.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
 
 from moonjelly.errors import ProtocolError
 from moonjelly.rpc import messages
@@ -18,7 +20,6 @@ from moonjelly.types import DEFAULT_GROUP, Detections, Outcome
 from moonjelly.units import ClientInstant, ServerInstant
 
 _US_PER_MS = 1000.0
-_MAX_UINT32 = 2**32 - 1
 _OUTCOMES: dict[int, Outcome] = {
     pb.OUTCOME_ON_TIME: Outcome.ON_TIME,
     pb.OUTCOME_LATE: Outcome.LATE,
@@ -286,7 +287,6 @@ def server_to_wire(message: messages.ServerMessage, sent_ns: ServerInstant) -> b
             )
             for ack in message.acks
         ],
-        results=[_write_result(result, sent_ns) for result in message.results],
         pongs=[
             pb.Pong(sent_client_ns=pong.sent_client_ns, received_server_ns=pong.received_ns, sent_server_ns=sent_ns)
             for pong in message.pongs
@@ -296,16 +296,34 @@ def server_to_wire(message: messages.ServerMessage, sent_ns: ServerInstant) -> b
         drain=None if message.drain is None else pb.Drain(grace_s=message.drain.grace_s, reason=message.drain.reason),
         error=None if message.error is None else _write_error(message.error),
     )
-    return bytes(wire.SerializeToString())
+    # Serialised messages may be concatenated: the parser appends to repeated fields (protobuf's encoding guide). It
+    # spares a copy of every result, and an object per box.
+    data: bytes = wire.SerializeToString()
+    for result in message.results:
+        body = _write_result(result, sent_ns)
+        data += _RESULTS_TAG + _write_varint(len(body)) + body
+    return data
 
 
-def _write_result(result: messages.Result, sent_ns: ServerInstant) -> pb.Result:
+_RESULTS_TAG = bytes([3 << 3 | 2])
+_BOX = np.dtype(
+    [("head", "S2")]
+    + [
+        (part, kind)
+        for name in ("x1", "y1", "x2", "y2", "score")
+        for part, kind in ((f"{name}_tag", "u1"), (name, "<f4"))
+    ]
+    + [("class_tag", "u1"), ("class_id", "u1")]
+)
+"""One ``Result.boxes`` entry as bytes: its tag and length, five fixed32 fields and a one-byte varint."""
+
+
+def _write_result(result: messages.Result, sent_ns: ServerInstant) -> bytes:
     stages = result.stages
-    return pb.Result(
+    head: bytes = pb.Result(
         frame_id=result.frame_id,
         outcome=_WIRE_OUTCOMES[result.outcome],  # type: ignore[arg-type]
         reason=result.reason,
-        boxes=_write_boxes(result.detections),
         variant=result.variant,
         next_variant=result.next_variant,
         plan_version=result.plan_version,
@@ -320,18 +338,52 @@ def _write_result(result: messages.Result, sent_ns: ServerInstant) -> pb.Result:
             device=stages.device,
         ),
         sent_server_ns=sent_ns,
+    ).SerializeToString()
+    return head + _write_boxes(result.detections) if len(result.detections) else head
+
+
+def _write_boxes(detections: Detections) -> bytes:
+    if detections.classes.view(np.uint32).max() < _LONG_VARINT:
+        rows = _empty_boxes(len(detections)).copy()
+        boxes = detections.boxes
+        rows["x1"], rows["y1"], rows["x2"], rows["y2"] = boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3]
+        rows["score"], rows["class_id"] = detections.scores, detections.classes
+        return rows.tobytes()
+    values = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist(), strict=True)
+    wire = pb.Result(
+        boxes=[
+            pb.Box(x1=x1, y1=y1, x2=x2, y2=y2, score=score, class_id=class_id)
+            for (x1, y1, x2, y2), score, class_id in values
+        ]
     )
+    return bytes(wire.SerializeToString())
 
 
-def _write_boxes(detections: Detections) -> list[pb.Box]:
-    rows = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist(), strict=True)
-    return [
-        pb.Box(x1=x1, y1=y1, x2=x2, y2=y2, score=score, class_id=class_id) for (x1, y1, x2, y2), score, class_id in rows
-    ]
+_LONG_VARINT = 128
+
+
+@lru_cache(maxsize=512)
+def _empty_boxes(count: int) -> NDArray[np.void]:
+    """``count`` rows with all but their values."""
+    rows = np.zeros(count, _BOX)
+    rows["head"] = bytes([4 << 3 | 2, _BOX.itemsize - 2])
+    for number, name in enumerate(("x1", "y1", "x2", "y2", "score"), start=1):
+        rows[f"{name}_tag"] = number << 3 | 5
+    rows["class_tag"] = 6 << 3
+    return rows
+
+
+def _write_varint(value: int) -> bytes:
+    data = bytearray()
+    while value >= _LONG_VARINT:
+        data.append(value & 0x7F | 0x80)
+        value >>= 7
+    data.append(value)
+    return bytes(data)
 
 
 def _microseconds(duration_ms: float) -> int:
-    return min(_MAX_UINT32, max(0, round(duration_ms * _US_PER_MS)))
+    return int(duration_ms * _US_PER_MS + 0.5)
 
 
 def _write_plan(plan: messages.PlanUpdate) -> pb.PlanUpdate:

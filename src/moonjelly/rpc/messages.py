@@ -150,7 +150,7 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Where a frame spent its time at the server, milliseconds."""
+    """Where a frame spent its time at the server, milliseconds, not negative and below an hour."""
 
     uplink_ms: float = 0.0
     dispatch_ms: float = 0.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -371,7 +372,7 @@ class Core:
             if not pending.answered:
                 self._settle(pending, answer, batch, device, now_ns)
         if batch.ran or dropped:
-            self._out.append(ev.Record(_dispatch_row(batch, dropped, self._names[batch.group])))
+            self._out.append(ev.Record(partial(_dispatch_row, batch, dropped, self._names[batch.group])))
 
     def _settle(
         self, pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, device: DeviceState, now_ns: int
@@ -426,7 +427,9 @@ class Core:
             session.undelivered.append(result)
         else:
             self._send(session.stream, result)
-        self._out.append(ev.Record(self._frame_row(pending, session, result, queued_ns)))
+        bandwidths = (session.bandwidth_bps, session.planned_bandwidth_bps)
+        name = self._names[pending.group][variant] if times.batch else ""
+        self._out.append(ev.Record(partial(_frame_row, pending, result, bandwidths, name, queued_ns)))
         self._end_if_done(session)
 
     def _next_variant(self, session: Session) -> int:
@@ -550,7 +553,8 @@ class Core:
             self._inform(session, plan, starved.get(session.session_id), own_ms)
         self._out.append(
             ev.Record(
-                PlanRow(
+                partial(
+                    PlanRow,
                     run=self._planning.run,
                     ts=now_ns,
                     trigger=self._planning.trigger,
@@ -622,40 +626,12 @@ class Core:
             planning.fallen_back = True
             self._apply(planning.pending, keep_previous(planning.pending), 0.0, True, now_ns)
 
-    # -- rows ---------------------------------------------------------------------------------------------------------
-
-    def _frame_row(
-        self, pending: PendingFrame, session: Session, result: messages.Result, queued_ns: int | None
-    ) -> ServerFrameRow:
-        times = result.stages
-        return ServerFrameRow(
-            client_id=pending.session_id,
-            frame_id=pending.frame_id,
-            recv_ts=pending.received_ns,
-            send_net_time=pending.uplink_ms,
-            dispatch_time=times.dispatch_ms,
-            processing_time=times.preprocess_ms,
-            waiting_time=times.queue_ms,
-            prediction_time=times.infer_ms,
-            response_time=times.respond_ms,
-            client_bw=session.bandwidth_bps,
-            estimated_bw=session.planned_bandwidth_bps,
-            request_size=pending.size_bytes,
-            response_size=_RESULT_BYTES + _BOX_BYTES * len(result.detections),
-            scheduler_run_count=result.plan_version,
-            used_model=self._names[pending.group][result.variant] if times.batch else "",
-            gpu_number=pending.device,
-            batch=times.batch,
-            outcome=result.outcome,
-            reason=result.reason,
-            queued_ts=queued_ns,
-            deadline_ts=pending.run_by_ns or None,
-        )
-
     def _send(self, stream: int, item: ev.Item) -> None:
         self._out.append(ev.Send(stream, item))
 
 
+_MAX_UPLINK_MS = 60_000.0
+"""What a wrong clock offset may make of an uplink time."""
 _RESULT_BYTES, _BOX_BYTES = 60, 29
 """Size of a result on the wire: its fixed fields, and each box."""
 
@@ -672,7 +648,7 @@ def _stage_times(pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, no
     ready_ns = answer.queued_ns - answer.preprocess_ns
     started_ns = batch.started_ns or answer.queued_ns
     return messages.StageTimes(
-        uplink_ms=max(0.0, pending.uplink_ms),
+        uplink_ms=min(max(0.0, pending.uplink_ms), _MAX_UPLINK_MS),
         dispatch_ms=max(0, ready_ns - pending.received_ns) / NS_PER_MS,
         preprocess_ms=answer.preprocess_ns / NS_PER_MS,
         queue_ms=max(0, started_ns - answer.queued_ns) / NS_PER_MS,
@@ -680,6 +656,39 @@ def _stage_times(pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, no
         respond_ms=max(0, now_ns - (batch.ended_ns or answer.queued_ns)) / NS_PER_MS,
         batch=batch.ran,
         device=batch.device,
+    )
+
+
+def _frame_row(
+    pending: PendingFrame,
+    result: messages.Result,
+    bandwidths_bps: tuple[float, float],
+    variant: str,
+    queued_ns: int | None,
+) -> ServerFrameRow:
+    times = result.stages
+    return ServerFrameRow(
+        client_id=pending.session_id,
+        frame_id=pending.frame_id,
+        recv_ts=pending.received_ns,
+        send_net_time=pending.uplink_ms,
+        dispatch_time=times.dispatch_ms,
+        processing_time=times.preprocess_ms,
+        waiting_time=times.queue_ms,
+        prediction_time=times.infer_ms,
+        response_time=times.respond_ms,
+        client_bw=bandwidths_bps[0],
+        estimated_bw=bandwidths_bps[1],
+        request_size=pending.size_bytes,
+        response_size=_RESULT_BYTES + _BOX_BYTES * len(result.detections),
+        scheduler_run_count=result.plan_version,
+        used_model=variant,
+        gpu_number=pending.device,
+        batch=times.batch,
+        outcome=result.outcome,
+        reason=result.reason,
+        queued_ts=queued_ns,
+        deadline_ts=pending.run_by_ns or None,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from moonjelly.rpc import messages
@@ -220,9 +221,9 @@ class RestartPlanner:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Write a row of telemetry."""
+    """Write a row of telemetry. ``make`` builds it later, when nobody waits for an answer."""
 
-    row: ServerFrameRow | PlanRow | DispatchRow
+    make: Callable[[], ServerFrameRow | PlanRow | DispatchRow]
 
 
 Instruction = Send | EndStream | SubmitFrame | MoveFrame | Tell | AskPlanner | RestartDevice | RestartPlanner | Record
