@@ -21,7 +21,7 @@ import uvloop
 
 from moonjelly.rpc import convert
 from moonjelly.rpc import serving_pb2 as pb
-from tests.support.serving import Server, environment, frame_of, hello, jpeg, running_server, write_zoo
+from tests.support.serving import Server, environment, hello, jpeg, running_server, write_zoo
 
 FRAME_BYTES = 70 * 1024
 ANSWER_BYTES = 600
@@ -108,9 +108,29 @@ async def join(call: Any, **changes: Any) -> None:
             return
 
 
-def frame(frame_id: int, data: bytes, **changes: Any) -> bytes:
-    """A frame's bytes on the wire."""
-    return convert.client_to_wire(frame_of(frame_id, data, **changes))
+def frame(frame_id: int, data: bytes) -> bytes:
+    """A frame's bytes on the wire, captured now; put together by hand, so that the client's share stays small."""
+    now_ns = time.monotonic_ns()
+    head = pb.Frame(
+        frame_id=frame_id,
+        captured_client_ns=now_ns,
+        sent_client_ns=now_ns,
+        encoding=pb.ENCODING_JPEG,
+        width=64,
+        height=64,
+        quality=90,
+        bandwidth_bps=50e6,
+        rtt_ms=1.0,
+        offset=pb.ClockOffset(server_minus_client_ns=0, bound_ns=1),
+    ).SerializeToString()
+    picture = b"\x62" + varint(len(data))  # field 12, length-delimited
+    return b"".join((b"\x12", varint(len(head) + len(picture) + len(data)), head, picture, data))
+
+
+def varint(value: int) -> bytes:
+    """Protobuf's encoding of a non-negative number."""
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + varint(rest) if rest else bytes([low])
 
 
 async def results(call: Any) -> int:
