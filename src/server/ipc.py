@@ -15,6 +15,7 @@ import msgspec
 
 from moonjelly.errors import ProtocolError
 from moonjelly.planning.problem import Plan, Problem
+from moonjelly.rpc.messages import PackedDetections
 from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
 from moonjelly.types import Outcome
 
@@ -129,15 +130,13 @@ class Answer:
     """How one frame ended at the executor; its slot is free again.
 
     Attributes:
-        boxes: ``(n, 4)`` float32, ``scores``: ``(n,)`` float32, ``classes``: ``(n,)`` int32, as raw bytes.
+        detections: boxes as they go on the wire, packed where their number costs the endpoint nothing.
     """
 
     key: int
     outcome: Outcome
     reason: str
-    boxes: bytes
-    scores: bytes
-    classes: bytes
+    detections: PackedDetections
     queued_ns: int
     preprocess_ns: int
 

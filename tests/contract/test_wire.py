@@ -163,3 +163,4 @@ def test_boxes_of_classes_beyond_one_byte_and_many_boxes_survive() -> None:
         ).results
         np.testing.assert_array_equal(read.detections.classes, classes)
         np.testing.assert_array_equal(read.detections.boxes, sent.detections.boxes)
+        np.testing.assert_array_equal(convert.unpack(convert.pack(sent.detections)).scores, sent.detections.scores)

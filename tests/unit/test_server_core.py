@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import numpy as np
 import pytest
 
 from moonjelly.planning import create_policy
@@ -114,12 +113,10 @@ class World:
 
     def finish(self, *submits: ev.SubmitFrame | ev.MoveFrame, outcome: Outcome = Outcome.ON_TIME) -> None:
         """Answer submitted frames as their executor would."""
-        one = np.ones
         answers = tuple(
             ipc.Answer(
                 s.submit.key, outcome, "" if outcome is Outcome.ON_TIME else "no",
-                one((1, 4), np.float32).tobytes(), one(1, np.float32).tobytes(), one(1, np.int32).tobytes(),
-                self.now_ns, 0,
+                messages.PackedDetections(1, b"box"), self.now_ns, 0,
             )
             for s in submits
         )  # fmt: skip
@@ -237,7 +234,7 @@ class TestFrames:
         world.finish(submit)
         result = world.result(1, 1)
         assert result.outcome is Outcome.ON_TIME
-        assert len(result.detections) == 1
+        assert result.packed == messages.PackedDetections(1, b"box")
         assert result.variant == 1
         assert result.next_variant == 2
         (row,) = world.rows(ServerFrameRow)
@@ -269,7 +266,7 @@ class TestFrames:
         result = world.result(1, 1)
         assert result.outcome is Outcome.LATE
         assert result.reason == "1.0 ms after its deadline"
-        assert len(result.detections) == 1
+        assert result.packed == messages.PackedDetections(1, b"box")
 
     def test_a_frame_that_arrives_after_its_deadline_is_dropped_at_once(self, world: World) -> None:
         world.frame(1, 1, captured_ns=ClientInstant(START_NS - 150 * NS_PER_MS))

@@ -339,7 +339,18 @@ def _write_result(result: messages.Result, sent_ns: ServerInstant) -> bytes:
         ),
         sent_server_ns=sent_ns,
     ).SerializeToString()
-    return head + _write_boxes(result.detections) if len(result.detections) else head
+    packed = pack(result.detections) if result.packed is None else result.packed
+    return head + packed.data
+
+
+def pack(detections: Detections) -> messages.PackedDetections:
+    """The boxes of a result as they go on the wire."""
+    return messages.PackedDetections(len(detections), _write_boxes(detections) if len(detections) else b"")
+
+
+def unpack(packed: messages.PackedDetections) -> Detections:
+    """The inverse of :func:`pack`."""
+    return _detections(pb.Result.FromString(packed.data))
 
 
 def _write_boxes(detections: Detections) -> bytes:

@@ -167,6 +167,14 @@ class StageTimes:
         return self.dispatch_ms + self.preprocess_ms + self.queue_ms + self.infer_ms + self.respond_ms
 
 
+@dataclass(frozen=True, slots=True)
+class PackedDetections:
+    """Boxes as they go on the wire, made by :func:`moonjelly.rpc.convert.pack` where there is time for it."""
+
+    count: int
+    data: bytes
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Result:
     """The server's answer to one frame; exactly one per frame that it received.
@@ -176,6 +184,7 @@ class Result:
         reason: in words, for everything but ``ON_TIME``.
         variant: index that answered it.
         next_variant: index to size the next frame for.
+        packed: instead of ``detections``, for writing.
     """
 
     frame_id: int
@@ -187,6 +196,7 @@ class Result:
     plan_version: int
     stages: StageTimes
     sent_ns: ServerInstant
+    packed: PackedDetections | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +259,7 @@ __all__ = [
     "Drain",
     "Frame",
     "Hello",
+    "PackedDetections",
     "Ping",
     "PlanUpdate",
     "Pong",

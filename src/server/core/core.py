@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 from moonjelly.errors import MoonjellyError
 from moonjelly.network import observe_size
 from moonjelly.planning import keep_previous
@@ -55,7 +53,8 @@ _LEARN_SIZE_EVERY_NS = 100 * NS_PER_MS
 _BANDWIDTH_CHANGE = 0.15
 """A report that differs by more than this share from what was planned with is looked at."""
 _NO_TIMES = messages.StageTimes()
-_NOTHING = Detections.empty()
+_NO_BOXES = Detections.empty()
+_NOTHING = messages.PackedDetections(0, b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -393,7 +392,7 @@ class Core:
         late_ns = now_ns - pending.deadline_ns
         outcome = Outcome.LATE if late_ns > 0 else Outcome.ON_TIME
         reason = f"{ns_to_ms(late_ns):.1f} ms after its deadline" if late_ns > 0 else ""
-        self._answer(pending, outcome, reason, now_ns, _detections(answer), times, batch.variant, answer.queued_ns)
+        self._answer(pending, outcome, reason, now_ns, answer.detections, times, batch.variant, answer.queued_ns)
 
     def _answer(
         self,
@@ -401,7 +400,7 @@ class Core:
         outcome: Outcome,
         reason: str,
         now_ns: int,
-        detections: Detections = _NOTHING,
+        packed: messages.PackedDetections = _NOTHING,
         times: messages.StageTimes = _NO_TIMES,
         variant: int = 0,
         queued_ns: int | None = None,
@@ -416,12 +415,13 @@ class Core:
             frame_id=pending.frame_id,
             outcome=outcome,
             reason=reason,
-            detections=detections,
+            detections=_NO_BOXES,
             variant=variant,
             next_variant=self._next_variant(session),
             plan_version=session.plan.version,
             stages=times,
             sent_ns=ServerInstant(now_ns),
+            packed=packed,
         )
         if session.stream is None:
             session.undelivered.append(result)
@@ -632,16 +632,8 @@ class Core:
 
 _MAX_UPLINK_MS = 60_000.0
 """What a wrong clock offset may make of an uplink time."""
-_RESULT_BYTES, _BOX_BYTES = 60, 29
-"""Size of a result on the wire: its fixed fields, and each box."""
-
-
-def _detections(answer: ipc.Answer) -> Detections:
-    return Detections(
-        np.frombuffer(answer.boxes, np.float32).reshape(-1, 4),
-        np.frombuffer(answer.scores, np.float32),
-        np.frombuffer(answer.classes, np.int32),
-    )
+_RESULT_BYTES = 60
+"""Size of a result on the wire without its boxes."""
 
 
 def _stage_times(pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, now_ns: int) -> messages.StageTimes:
@@ -680,7 +672,7 @@ def _frame_row(
         client_bw=bandwidths_bps[0],
         estimated_bw=bandwidths_bps[1],
         request_size=pending.size_bytes,
-        response_size=_RESULT_BYTES + _BOX_BYTES * len(result.detections),
+        response_size=_RESULT_BYTES + (0 if result.packed is None else len(result.packed.data)),
         scheduler_run_count=result.plan_version,
         used_model=variant,
         gpu_number=pending.device,

@@ -15,7 +15,7 @@ from moonjelly.errors import ExecutorError, MoonjellyError
 from moonjelly.inference import make_executor
 from moonjelly.inference.preprocess import DecodeLimits
 from moonjelly.inference.protocol import Executor
-from moonjelly.inference.simulated import SimulationOptions
+from moonjelly.inference.simulated import SimulationOptions, SyntheticAnswers
 from moonjelly.profiles import ProfileOptions
 from moonjelly.repository import FileCache, Zoo, load_zoo
 from server import ipc
@@ -24,11 +24,11 @@ from server.channel import Channel, inherited
 from server.child import become, prompt_threads
 from server.executor.intake import DirectIntake, Intake, PreparingIntake
 from server.executor.loop import ExecutorLoop
-from server.executor.models import ResidentModels, merged_profile
+from server.executor.models import GroupAnswers, ResidentModels, merged_profile
 from server.executor.pixels import check, prepare
 
-_MEDIAN = ProfileOptions(percentile=50)
-"""What a simulated device takes on average; planning keeps the higher percentile."""
+_SIMULATED_PERCENTILE = 50.0
+"""A simulated device takes what the real one took on average; planning keeps the higher percentile."""
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def serve(configure: ipc.Configure, arena: Arena, channel: Channel) -> None:
     zoos = {group: load_zoo(place) for group, place in configure.zoos.items()}
     executor = _executor(configure, zoos)
     kind = configure.kind if configure.runtime == "simulated" else executor.info.kind
-    profiles = {group: zoo.profile(kind) for group, zoo in zoos.items()}
+    profiles = {group: zoo.profile(kind, ProfileOptions(max_batch=configure.max_batch)) for group, zoo in zoos.items()}
     active = ipc.Serve(plan_version=0, group=next(iter(zoos)), variant=0, batch=1)
     loop = ExecutorLoop(
         configure.device,
@@ -91,9 +91,11 @@ def _executor(configure: ipc.Configure, zoos: dict[str, Zoo]) -> Executor:
         return make_executor(
             configure.runtime, device=configure.device_index, threads=configure.threads, cache=FileCache()
         )
-    profile = merged_profile({group: zoo.profile(configure.kind, _MEDIAN) for group, zoo in zoos.items()})
+    reading = ProfileOptions(percentile=_SIMULATED_PERCENTILE, max_batch=configure.max_batch)
+    profile = merged_profile({group: zoo.profile(configure.kind, reading) for group, zoo in zoos.items()})
+    answers = GroupAnswers({group: SyntheticAnswers(len(zoo.classes)) for group, zoo in zoos.items()})
     options = SimulationOptions(seed=configure.seed + configure.device, scale=configure.scale / configure.speed)
-    return make_executor("simulated", device=configure.device_index, profile=profile, simulation=options)
+    return make_executor("simulated", device=configure.device_index, profile=profile, simulation=options, answers=answers)
 
 
 def _intake(

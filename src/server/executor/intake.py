@@ -167,7 +167,10 @@ class PreparingIntake:
                     self._pool.submit(self._work, message)
                 elif isinstance(message, (ipc.Serve, ipc.Forget)):
                     self._inbox.put(message)
-        except (EOFError, OSError, RuntimeError):
+        except EOFError:
+            self._inbox.put(Closed())
+        except (OSError, RuntimeError) as fault:
+            _log.warning("no more is read from the endpoint: %s: %s", type(fault).__name__, fault)
             self._inbox.put(Closed())
 
     def _work(self, submit: ipc.Submit) -> None:

@@ -5,6 +5,8 @@ Invariants
 * A slot is marked as running while its frame is being decoded or is in the batch that the device infers, until it is
   answered: what kills the process is not handed to another one.
 * The device changes its variant between batches only, and its group only when no frame of the old group waits.
+* A frame of a group that the device neither runs nor is told to run is answered at once; one of a group that is on its
+  way, when its time is over. Nothing waits in a queue that is not looked at.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, Q
 from moonjelly.errors import ExecutorError
 from moonjelly.inference.protocol import Executor, FrameInput
 from moonjelly.profiles import Profile
+from moonjelly.rpc.convert import pack
+from moonjelly.rpc.messages import PackedDetections
 from moonjelly.types import Detections, Outcome
 from moonjelly.units import NS_PER_S, ns_to_ms
 from server import ipc
@@ -28,6 +32,9 @@ from server.executor.pixels import fit
 
 _log = logging.getLogger(__name__)
 MAX_CONSECUTIVE_FAILURES = 3
+GROUP_PATIENCE_NS = 5 * NS_PER_S
+"""How long a frame with a distant deadline waits for its group: less than what the endpoint takes for a hang."""
+NOTHING = PackedDetections(0, b"")
 
 
 class ExecutorLoop:
@@ -69,6 +76,7 @@ class ExecutorLoop:
         self._next: ipc.Serve | None = None
         self._failures = 0
         self.active = active
+        self._wanted = active.group
         self._plan = self._device_plan(active)
 
     def run(self, intake: Intake, models: ResidentModels) -> None:
@@ -110,6 +118,7 @@ class ExecutorLoop:
                 self._send(self._not_run(answers, group))
 
     def _want(self, serve: ipc.Serve, models: ResidentModels) -> None:
+        self._wanted = serve.group
         if models.is_resident(serve):
             self._next = serve
         models.request(serve)
@@ -140,6 +149,7 @@ class ExecutorLoop:
 
     def _decide(self) -> float | None:
         """Drop what must be dropped and run at most one batch; seconds until the next decision is due."""
+        waiting_ns = self._turn_away(time.monotonic_ns())
         queue = self._queues[self.active.group]
         while True:
             now_ns = time.monotonic_ns()
@@ -150,9 +160,29 @@ class ExecutorLoop:
             if isinstance(decision, Drop):
                 self._drop(decision, queue, now_ns)
                 continue
-            if decision.instant_ns is None:
+            instants_ns = [instant for instant in (decision.instant_ns, waiting_ns) if instant is not None]
+            if not instants_ns:
                 return None
-            return max(0.0, (decision.instant_ns - time.monotonic_ns()) / NS_PER_S)
+            return max(0.0, (min(instants_ns) - time.monotonic_ns()) / NS_PER_S)
+
+    def _turn_away(self, now_ns: int) -> int | None:
+        """Drop frames of groups that do not run here and will not in time; when the next one's time is over."""
+        instants_ns: list[int] = []
+        for group, queue in self._queues.items():
+            if group == self.active.group or not queue:
+                continue
+            if group == self._wanted:
+                gone = tuple(frame for frame in queue if _give_up_ns(frame) <= now_ns)
+                reason = f"device {self._device} did not come to run group '{group}' in time"
+            else:
+                gone = tuple(queue)
+                reason = f"device {self._device} does not run group '{group}' any more: the plan has changed"
+            queue.take(gone)
+            if gone:
+                answers = tuple(_answer(self._held.pop(frame.key), Outcome.DROPPED, reason) for frame in gone)
+                self._send(self._not_run(answers, group))
+            instants_ns.extend(_give_up_ns(frame) for frame in queue)
+        return min(instants_ns, default=None)
 
     def _drop(self, drop: Drop, queue: DeadlineQueue, now_ns: int) -> None:
         waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
@@ -231,14 +261,16 @@ class ExecutorLoop:
         head_slack_ms: float = 0.0,
         decided_ns: int = 0,
     ) -> ipc.Batch:
-        """Answers to frames that no batch held."""
+        """Answers to frames that no batch held; the plan's variants are those of the group that runs."""
+        running = group == self.active.group
+        variant = self._plan.variant if running else 0
         return ipc.Batch(
             device=self._device,
             group=group,
-            variant=self._plan.variant,
-            planned_variant=self._plan.variant,
-            fallbacks=self._plan.fallbacks,
-            planned_batch=self._plan.batch,
+            variant=variant,
+            planned_variant=variant,
+            fallbacks=self._plan.fallbacks if running else (),
+            planned_batch=self._plan.batch if running else 0,
             queue=queue,
             head_slack_ms=head_slack_ms,
             decided_ns=decided_ns,
@@ -261,6 +293,10 @@ class ExecutorLoop:
         return DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), self._speed, resident)
 
 
+def _give_up_ns(frame: QueuedFrame) -> int:
+    return min(frame.deadline_ns, frame.arrived_ns + GROUP_PATIENCE_NS)
+
+
 def _head_slack_ms(queue: DeadlineQueue, now_ns: int) -> float:
     head = queue.head()
     return 0.0 if head is None else ns_to_ms(head.deadline_ns - now_ns)
@@ -271,9 +307,7 @@ def _answer(frame: Prepared, outcome: Outcome, reason: str, result: Detections |
         key=frame.submit.key,
         outcome=outcome,
         reason=reason,
-        boxes=b"" if result is None else result.boxes.tobytes(),
-        scores=b"" if result is None else result.scores.tobytes(),
-        classes=b"" if result is None else result.classes.tobytes(),
+        detections=NOTHING if result is None else pack(result),
         queued_ns=frame.queued_ns,
         preprocess_ns=frame.preprocess_ns,
     )

@@ -5,15 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import psutil
 
 from moonjelly.errors import MoonjellyError
 from moonjelly.inference.protocol import Executor
+from moonjelly.inference.simulated import Answers
 from moonjelly.profiles import Profile
 from moonjelly.repository import Zoo
-from moonjelly.types import Variant
+from moonjelly.types import Detections, Variant
 from server import ipc
 from server.executor.intake import Loaded
 
@@ -35,6 +36,22 @@ def merged_profile(profiles: Mapping[str, Profile]) -> Profile:
         accuracy=tuple(value for p in profiles.values() for value in p.accuracy),
         latency_ms=tuple(row[:width] for p in profiles.values() for row in p.latency_ms),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class GroupAnswers:
+    """What a simulated device of several groups sees: each group's own answers.
+
+    Attributes:
+        by_group: group to its answers, which know its variants by the zoo's names.
+    """
+
+    by_group: Mapping[str, Answers]
+
+    def detections(self, variant: str, stream: str, frame_id: int) -> Detections:
+        """See :class:`~moonjelly.inference.simulated.Answers`; ``variant`` is :func:`qualified`."""
+        group, _, name = variant.partition("/")
+        return self.by_group[group].detections(name, stream, frame_id)
 
 
 class ResidentModels:
