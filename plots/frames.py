@@ -9,6 +9,7 @@ import pandas as pd
 
 from moonjelly.errors import MoonjellyError
 from moonjelly.summary import ANSWERED
+from moonjelly.types import Outcome
 from plots.stages import STAGES
 
 
@@ -50,6 +51,11 @@ def read_frames(path: Path) -> pd.DataFrame:
     frames = frames.sort_values("capture_ts").reset_index(drop=True)
     frames["seconds"] = (frames["capture_ts"] - frames["capture_ts"].min()) / 1e9
     return frames
+
+
+def answered_of(frames: pd.DataFrame) -> pd.DataFrame:
+    """Frames that were answered with detections: a drop comes back, too, but has no latency to speak of."""
+    return frames[frames["outcome"].isin([Outcome.ON_TIME.value, Outcome.LATE.value])]
 
 
 def read_server(run: Path) -> pd.DataFrame:

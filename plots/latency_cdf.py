@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from plots import style
+from plots.frames import answered_of
 
 
 def draw_shares(systems: Mapping[str, pd.DataFrame]) -> Figure:
@@ -20,7 +21,8 @@ def draw_shares(systems: Mapping[str, pd.DataFrame]) -> Figure:
     made, axes = style.figure(height_in=2.8)
     plot = axes[0, 0]
     for index, (label, frames) in enumerate(systems.items()):
-        shares = np.sort((frames["e2e_latency"] / frames["slo_ms"]).dropna().to_numpy())
+        answered = answered_of(frames)
+        shares = np.sort((answered["e2e_latency"] / answered["slo_ms"]).to_numpy())
         plot.plot(shares, np.arange(1, len(shares) + 1) / max(len(shares), 1), label=label, **style.series(index))
     plot.axvline(1.0, color="0.4", linewidth=0.8)
     plot.set_xlabel("end-to-end latency / deadline")
@@ -37,7 +39,7 @@ def draw(clients: Mapping[int, pd.DataFrame]) -> Figure:
     plot = axes[0, 0]
     deadlines: set[float] = set()
     for index, (client, frames) in enumerate(sorted(clients.items())):
-        latency = np.sort(frames["e2e_latency"].dropna().to_numpy())
+        latency = np.sort(answered_of(frames)["e2e_latency"].to_numpy())
         slo_ms = float(frames["slo_ms"].iloc[0])
         share = np.arange(1, len(latency) + 1) / max(len(latency), 1)
         plot.plot(latency, share, label=f"client {client} (SLO {slo_ms:g} ms)", **style.series(index))

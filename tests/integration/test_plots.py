@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -174,3 +175,11 @@ def test_the_report_is_one_file_with_everything_in_it(tmp_path: Path) -> None:
 def test_a_sweep_without_results_has_no_report(tmp_path: Path) -> None:
     with pytest.raises(MoonjellyError, match="has a valid result"):
         write_report(tmp_path)
+
+
+def test_a_drop_has_no_latency_to_speak_of() -> None:
+    frames = pd.DataFrame(
+        {"outcome": ["ON_TIME", "DROPPED", "LATE"], "e2e_latency": [20.0, 900.0, 110.0], "slo_ms": [100.0] * 3}
+    )
+    (line, *_) = latency_cdf.draw({0: frames}).axes[0].get_lines()
+    assert list(np.asarray(line.get_xdata(), float)) == [20.0, 110.0]

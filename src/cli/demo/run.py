@@ -84,7 +84,7 @@ def start_all(children: Children, settings: DemoSettings) -> list[Child]:
         "network",
         "network_shaping",
         ["relay", "--target", address, "--seed", str(settings.seed), "--out", str(out / "logs" / "network")]
-        + [word for one in wanted for word in ("--link", f"{one.name}={settings.trace}")],
+        + [word for one in wanted for word in ("--link", f"{one.name}={settings.trace}@random")],
     )
     links = network.wait_ready(READY_TIMEOUT_S)["links"]
     clients = [
