@@ -7,7 +7,6 @@ is a demo run of its own: a server, client processes and shaped links on this ma
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from benchmarks import serving
 from cli.demo.run import run_demo
 from cli.demo.settings import DemoSettings
 from moonjelly.repository import load_zoo
+from moonjelly.telemetry import read_record
 
 
 def run(options: argparse.Namespace, policy: str, seed: int, out: Path) -> dict[str, float]:
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace, policy: str, seed: int, out: Path) -> dict[
     )
     if run_demo(settings):
         raise SystemExit(f"the run with {policy} and seed {seed} was not complete: see {out}")
-    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    summary = read_record(out / "summary.json")
     return {name: summary[name] for name in ("effective_f1", "miss_rate", "effective_accuracy")}
 
 

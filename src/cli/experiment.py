@@ -27,6 +27,7 @@ from experiment_manager.stage import Verdict, source_of
 from experiment_manager.sweep import Run, Sweep, duration_s, expand, read_sweep
 from experiment_manager.table import collect_table, write_table
 from moonjelly.errors import ConfigError
+from moonjelly.telemetry import SCHEMA_VERSION
 from plots.settings import natural, setting_label
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -143,6 +144,7 @@ def _finish(console: Console, runs: Sequence[Run], failed: Sequence[tuple[Run, V
     paths = write_table(out)
     states = Counter(verdict.state for _, verdict in failed)
     summary = {
+        "schema_version": SCHEMA_VERSION,
         "runs": {"all": len(runs), "done": len(runs) - len(failed), **states},
         "not_done": {run.name: verdict.reason for run, verdict in failed},
         "versions": versions(),

@@ -26,7 +26,7 @@ from moonjelly.planning.instances import reference_profile
 from moonjelly.profiles import Profile, ProfileOptions
 from moonjelly.repository import load_zoo
 from moonjelly.summary import half_width_95
-from moonjelly.telemetry import CsvLog
+from moonjelly.telemetry import SCHEMA_VERSION, CsvLog
 from plots import accuracy_misses, planning_time, policy_optimum, style
 from simulation import compare as comparing
 from simulation import replay as replaying
@@ -352,6 +352,6 @@ def _finish(out: Path, content: dict[str, Any], figure: Any, name: str) -> None:
 
 def _write_summary(out: Path, content: dict[str, Any]) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    content |= {"versions": versions(), "machine": machine()}
+    content |= {"schema_version": SCHEMA_VERSION, "versions": versions(), "machine": machine()}
     (out / "summary.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     console.print(f"written: {out}")

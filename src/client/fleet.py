@@ -18,6 +18,7 @@ from client.progress import LineWriter, Show, progress_line
 from client.stopping import StopRequest, at_end_of
 from moonjelly.errors import MoonjellyError
 from moonjelly.summary import ClientInfo
+from moonjelly.telemetry import read_record
 
 START_TIMEOUT_S = 60.0
 """For importing and opening the source, beside the time to register."""
@@ -175,7 +176,7 @@ class Fleet:
         for member in self._members:
             path = member.directory / "client.json"
             if path.exists():
-                settings = json.loads(path.read_text(encoding="utf-8"))
+                settings = read_record(path)
                 clients[member.camera.client_id] = ClientInfo(settings["slo_ms"], settings["fps"], settings["name"])
         if clients:
             write_client_summary(self._options.out, clients, [member.directory for member in self._members])

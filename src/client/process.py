@@ -29,7 +29,7 @@ from moonjelly.network import DEFAULT_QUALITY
 from moonjelly.sdk import AsyncClient, ConnectionState, Statistics
 from moonjelly.sdk.sync import new_event_loop
 from moonjelly.summary import ClientInfo, summarise, write_summary
-from moonjelly.telemetry import FrameRow, read_rows
+from moonjelly.telemetry import SCHEMA_VERSION, FrameRow, read_rows
 from moonjelly.units import NS_PER_S, ClientInstant
 from moonjelly.version import __version__
 
@@ -180,6 +180,7 @@ class _Process:
 
     def _write_settings(self, client: AsyncClient, fps: float) -> None:
         settings = {
+            "schema_version": SCHEMA_VERSION,
             **asdict(self._camera),
             "fps": fps,
             "zoo": client.zoo.name,

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from experiment_manager.runner import ATTEMPT_FILE
+from moonjelly.telemetry import read_record
 
 FIGURES = (
     "frames_captured", "frames_sent", "on_time", "late", "skipped", "rejected", "dropped", "lost", "failed",
@@ -58,7 +59,7 @@ def collect_table(out: Path) -> pd.DataFrame:
         run = json.loads(path.read_text(encoding="utf-8"))
         summary = path.with_name("summary.json")
         if run["state"] == "done" and summary.exists():
-            rows.extend(rows_of(run, json.loads(summary.read_text(encoding="utf-8"))))
+            rows.extend(rows_of(run, read_record(summary)))
         else:
             rows.append({**_shared(run), "client": "all"})
     return pd.DataFrame(rows, columns=list(COLUMNS))

@@ -105,5 +105,11 @@ class ConnectionLostError(MoonjellyError):
     wire_code = "UNAVAILABLE"
 
 
+class SchemaError(MoonjellyError):
+    """A record of another version than this program reads, or none at all."""
+
+    exit_code = 2
+
+
 class ShapingError(MoonjellyError):
     """An interface that cannot be shaped: absent, not allowed, or in use."""

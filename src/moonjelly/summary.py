@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from moonjelly.telemetry import FrameRow, PlanRow
+from moonjelly.telemetry import SCHEMA_VERSION, FrameRow, PlanRow
 from moonjelly.types import Outcome
 
 ANSWERED = (Outcome.ON_TIME, Outcome.LATE)
@@ -136,7 +136,7 @@ class Summary(Figures):
 
     def to_json(self) -> dict[str, Any]:
         """The object of ``summary.json``."""
-        return asdict(self)
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
 
 def summarise(

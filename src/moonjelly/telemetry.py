@@ -9,15 +9,18 @@ from __future__ import annotations
 import csv
 import dataclasses
 import enum
+import json
 import types
 import typing
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
+from moonjelly.errors import SchemaError
 from moonjelly.types import Outcome
 
 SCHEMA_VERSION = 1
+"""Of the CSV files, ``summary.json`` and ``client.json``; grows when a reader of the old one would misread the new."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -219,6 +222,28 @@ def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
             raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}")
         for cells in reader:
             yield row_type(**{name: _parse(cells[name], hints[name]) for name in names})
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The object of a JSON file that carries ``schema_version``; one without is of version 1.
+
+    Raises:
+        SchemaError: it is not a JSON object, or of a newer version than this program knows.
+        OSError: it cannot be read.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as fault:
+        raise SchemaError(f"{path} is not JSON: {fault}; write it again") from fault
+    if not isinstance(content, dict):
+        raise SchemaError(f"{path} holds a {type(content).__name__}, not an object; write it again")
+    version = content.get("schema_version", 1)
+    if not isinstance(version, int) or not 1 <= version <= SCHEMA_VERSION:
+        raise SchemaError(
+            f"{path} has schema_version {version!r}; this program reads 1 to {SCHEMA_VERSION}: "
+            "use the moonjelly that wrote it, or a newer one"
+        )
+    return content
 
 
 def _cell(value: object) -> object:

@@ -18,7 +18,7 @@ import pytest
 from client.process import final_line
 from client.records import JsonArrayFile
 from moonjelly.rpc import serving_pb2 as pb
-from moonjelly.telemetry import FpsRow, FrameRow, read_rows
+from moonjelly.telemetry import SCHEMA_VERSION, FpsRow, FrameRow, read_rows
 from moonjelly.types import Outcome
 from tests.support.rtsp import rtsp_camera
 from tests.support.serving import environment
@@ -95,6 +95,7 @@ async def test_a_run_leaves_a_row_for_every_captured_frame(server: StubServer, t
     assert (summary["frames_captured"], summary["on_time"]) == (30, len(on_time))
     settings = json.loads((tmp_path / "client.json").read_text())
     assert (settings["source"], settings["fps"], settings["zoo"]) == ("synthetic:5", 20.0, "stub")
+    assert settings["schema_version"] == SCHEMA_VERSION
     assert server.byes
 
 

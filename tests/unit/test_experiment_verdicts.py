@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,8 @@ from experiment_manager.runner import Runner
 from experiment_manager.stage import judge
 from experiment_manager.sweep import Sweep, conditions, expand
 from experiment_manager.table import collect_table
-from moonjelly.errors import MoonjellyError
-from moonjelly.telemetry import CsvLog, FrameRow
+from moonjelly.errors import MoonjellyError, SchemaError
+from moonjelly.telemetry import SCHEMA_VERSION, CsvLog, FrameRow
 from moonjelly.types import Outcome
 from moonjelly.version import __version__
 from plots.settings import natural, setting_label
@@ -125,6 +126,14 @@ def test_the_table_has_a_row_per_client_and_one_for_the_run(tmp_path: Path) -> N
     assert failed["miss_rate"].isna().all()
     assert failed["policy"].tolist() == ["sa-dp"]
     assert not table["run"].str.contains("attempt-").any()
+
+
+def test_the_table_refuses_a_summary_of_a_newer_version(tmp_path: Path) -> None:
+    write_sweep(tmp_path)
+    path = next(iter(sorted(tmp_path.rglob("iter-0/summary.json"))))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": SCHEMA_VERSION + 1}))
+    with pytest.raises(SchemaError, match=re.escape(f"{path} has schema_version {SCHEMA_VERSION + 1}; this program")):
+        collect_table(tmp_path)
 
 
 def test_an_empty_folder_has_an_empty_table_with_all_columns(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from moonjelly.summary import F1, ClientInfo, summarise, write_summary
-from moonjelly.telemetry import FrameRow, PlanRow
+from moonjelly.telemetry import SCHEMA_VERSION, FrameRow, PlanRow, read_record
 from moonjelly.types import Outcome
 
 INFO = ClientInfo(slo_ms=100.0, fps=10.0, name="gate")
@@ -118,6 +118,8 @@ def test_the_file_has_every_documented_key(tmp_path: Path) -> None:
         "miss_rate", "f1", "effective_f1", "effective_accuracy", "latency_ms",
     }  # fmt: skip
     assert shared | {"clients", "plans", "versions", "machine"} <= set(content)
+    assert content["schema_version"] == SCHEMA_VERSION
+    assert read_record(path) == content
     assert shared | {"slo_ms", "fps", "longest_miss_burst"} <= set(content["clients"][0])
     assert set(content["latency_ms"]) == {"p50", "p90", "p99", "max"}
     assert set(content["plans"]) == {"count", "ms_p50", "ms_p99", "switches"}

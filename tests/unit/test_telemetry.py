@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from moonjelly import telemetry
-from moonjelly.telemetry import CsvLog, PlanRow, ServerFrameRow, columns, read_rows
+from moonjelly.errors import SchemaError
+from moonjelly.telemetry import CsvLog, PlanRow, ServerFrameRow, columns, read_record, read_rows
 from moonjelly.types import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,6 +69,34 @@ def test_every_column_is_documented(kind: type) -> None:
     text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^\| `(\w+)` \|", text, flags=re.MULTILINE))
     assert set(columns(kind)) <= documented
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"schema_version": 2}', "has schema_version 2; this program reads 1 to 1"),
+        ('{"schema_version": "1"}', "has schema_version '1'"),
+        ("[]", "holds a list, not an object"),
+        ("{", "is not JSON"),
+    ],
+)
+def test_a_record_that_cannot_be_understood_is_named(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "client.json").write_text(text)
+    with pytest.raises(SchemaError, match=r"client\.json") as caught:
+        read_record(tmp_path / "client.json")
+    assert said in str(caught.value)
+
+
+def test_a_record_from_before_versions_and_one_with_more_fields_are_read(tmp_path: Path) -> None:
+    (tmp_path / "old.json").write_text('{"fps": 15}')
+    (tmp_path / "more.json").write_text('{"schema_version": 1, "colour": "red"}')
+    assert read_record(tmp_path / "old.json") == {"fps": 15}
+    assert read_record(tmp_path / "more.json")["colour"] == "red"
+
+
+def test_the_documented_version_is_the_one_in_force() -> None:
+    text = (ROOT / "docs" / "telemetry.md").read_text(encoding="utf-8")
+    assert f"Schema version: {telemetry.SCHEMA_VERSION}," in text
 
 
 def test_jellyfish_columns_are_there() -> None:
