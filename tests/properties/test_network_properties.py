@@ -166,9 +166,3 @@ def test_a_pacer_never_passes_more_than_trace_and_bucket(
         assert trace.rate_bps(passed_s + 1e-6) > 0.0 or trace.rate_bps(max(0.0, passed_s - 1e-6)) > 0.0
         assert total_bits <= trace.delivered_bits(passed_s) * (1 + 1e-9) + burst_bytes * 8.0 + 8.0
         last_s = passed_s
-
-
-@given(st.integers(0, 10**15), st.integers(-(10**9), 10**9))
-def test_conversion_goes_there_and_back(instant: int, offset_ns: int) -> None:
-    offset = network.ClockOffset(offset_ns, NS_PER_MS)
-    assert offset.to_client(offset.to_server(ClientInstant(instant))) == instant

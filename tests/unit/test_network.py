@@ -108,9 +108,8 @@ class TestClockOffset:
         assert offset is not None
         assert abs(offset.server_minus_client_ns - ms_to_ns(4_000)) < ms_to_ns(1)
 
-    def test_instants_convert_there_and_back(self) -> None:
-        offset = ClockOffset(-123_456_789, 10)
-        assert offset.to_client(offset.to_server(ClientInstant(42))) == 42
+    def test_an_instant_on_the_servers_clock(self) -> None:
+        assert ClockOffset(-123_456_789, 10).to_server(ClientInstant(123_456_831)) == 42
 
     def test_a_frame_was_not_captured_after_it_came(self) -> None:
         """A client that reports a nonsense offset cannot stretch its deadline."""

@@ -34,10 +34,6 @@ class ClockOffset:
         """The same moment on the server's clock."""
         return ServerInstant(instant + self.server_minus_client_ns)
 
-    def to_client(self, instant: ServerInstant) -> ClientInstant:
-        """The same moment on the client's clock."""
-        return ClientInstant(instant - self.server_minus_client_ns)
-
 
 @dataclass(frozen=True, slots=True)
 class OffsetState:
