@@ -11,7 +11,7 @@ from moonjelly import network
 from moonjelly.adaptation import PlanView, Send, Stream, Unacknowledged, decide, next_variant
 from moonjelly.clock import ManualClock, SkewedClock
 from moonjelly.network import ErrorBasedFilter, Exchange, FrameSizes, LinkEstimate, LinkState, budgets
-from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant, ServerInstant, ms_to_ns
+from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant, ms_to_ns
 from network_shaping.pacing import Pacer
 from network_shaping.traces import Trace
 

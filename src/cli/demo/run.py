@@ -14,7 +14,7 @@ from cli.demo.live import StatusReader, table
 from cli.demo.report import write_report
 from cli.demo.results import Results, collect
 from cli.demo.settings import ClientSetting, DemoSettings, host_directory, source_of
-from cli.processes import Child, Children
+from cli.processes import Child, Children, ProcessError
 from client.sources import is_live, open_recording
 from moonjelly.repository import load_zoo
 from network_shaping.catalogue import resolve
@@ -30,20 +30,20 @@ def run_demo(settings: DemoSettings) -> int:
     console = Console()
     check_inputs(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
-    interrupted = False
+    interrupted, overdue = False, []
     with Children(settings.out / "logs" / "processes") as children:
         console.print(f"starting the server with zoo [bold]{settings.zoo}[/bold] …")
         clients = start_all(children, settings)
         for client in clients:
             client.begin()
         try:
-            watch(console, clients, settings)
+            overdue = watch(console, clients, settings)
         except KeyboardInterrupt:
             interrupted = True
             console.print("interrupted: stopping, and summing up what there is")
-    failed = [client for client in clients if client.process.returncode not in (0, None) and not interrupted]
-    for client in failed:
-        console.print(f"[red]{client.complaint(f'ended with status {client.process.returncode}')}[/red]")
+    failed = [] if interrupted else complaints(clients, overdue)
+    for fault in failed:
+        console.print(f"[red]{fault}[/red]")
     console.print("computing F1 against the golden model and writing the report …")
     results = collect(settings)
     report = write_report(settings, results)
@@ -110,8 +110,12 @@ def client_arguments(settings: DemoSettings, one: ClientSetting, port: int) -> l
     ]
 
 
-def watch(console: Console, clients: list[Child], settings: DemoSettings) -> None:
-    """Show what the clients say until they have all ended by themselves."""
+def watch(console: Console, clients: list[Child], settings: DemoSettings) -> list[Child]:
+    """Show what the clients say until they have all ended by themselves.
+
+    Returns:
+        Those that had not when their time was over; they will have to be stopped.
+    """
     reader = StatusReader(clients)
     goals = {one.name: (one.slo_ms, one.fps) for one in settings.client_settings()}
     started = time.monotonic()
@@ -132,6 +136,20 @@ def watch(console: Console, clients: list[Child], settings: DemoSettings) -> Non
             time.sleep(_REFRESH_S)  # pacing of the display, nothing waits on it
     if shown is None:
         console.print(table(title(), reader.latest, goals))
+    return [client for client in clients if client.process.poll() is None]
+
+
+def complaints(clients: list[Child], overdue: list[Child]) -> list[ProcessError]:
+    """What went wrong with clients that are over: one that had to be stopped failed, whatever its status."""
+    return [
+        client.complaint(
+            f"had not ended {_SETTLE_S:g} s after the run and was stopped"
+            if client in overdue
+            else f"ended with status {client.process.returncode}"
+        )
+        for client in clients
+        if client in overdue or client.process.returncode
+    ]
 
 
 def print_summary(console: Console, results: Results, report: Path) -> None:
