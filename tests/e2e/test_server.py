@@ -101,14 +101,14 @@ class TestServing:
             await again.placed()
             await again.frame(2, PICTURE)
             assert (await again.result(2)).outcome is Outcome.ON_TIME
-        while True:  # its time to live is a second
-            async with connected(server.port) as late:
-                await late.send(hello(resume_token=first.token))
-                answer = await late.read()
-                assert answer is not None
-                if answer.error is not None:
-                    break
-            await asyncio.sleep(1.5)
+        plans = server.out / "plans.csv"
+        while list(read_rows(plans, PlanRow))[-1].clients:  # forgotten after its time to live: the plan is empty
+            await asyncio.sleep(0.1)
+        async with connected(server.port) as late:
+            await late.send(hello(resume_token=first.token))
+            answer = await late.read()
+        assert answer is not None
+        assert answer.error is not None
         assert answer.error.code == "UNAUTHENTICATED"
 
     async def test_pings_carry_the_servers_instants(self, server: Server) -> None:
@@ -131,6 +131,50 @@ class TestServing:
             await call.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol="moonjelly.v1.Serving"))
             assert (await call.read()).file_descriptor_response.file_descriptor_proto
             call.cancel()
+
+
+@on_one_loop
+class TestOptions:
+    async def test_a_batch_limit_below_the_profiles_is_kept_under_load(self, tmp_path: Path) -> None:
+        """The profile has batches up to 12; what is loaded for two must never be asked for more."""
+
+        async def burst(port: int, number: int) -> list[messages.Result]:
+            async with welcomed(port, name=f"camera {number}", slo_ms=4000.0) as client:
+                await client.placed()
+                for frame_id in range(1, 31):
+                    await client.frame(frame_id, PICTURE)
+                return [await client.result(frame_id) for frame_id in range(1, 31)]
+
+        with running_server(tmp_path, "--max-batch", "2") as server:
+            everything = await asyncio.gather(*(burst(server.port, number) for number in range(4)))
+        results = [result for one in everything for result in one]
+        assert Outcome.FAILED not in {result.outcome for result in results}
+        assert max(result.stages.batch for result in results) == 2
+
+    async def test_two_groups_are_served_at_once(self, tmp_path: Path) -> None:
+        zoos = {
+            "a": write_zoo(tmp_path / "a", name="first"),
+            "b": write_zoo(tmp_path / "b", name="second", latencies_ms=(4.0, 6.0)),
+        }
+
+        async def stream(port: int, group: str) -> list[messages.Result]:
+            async with welcomed(port, name=group, group=group, slo_ms=500.0) as client:
+                await client.placed()
+                results = []
+                for frame_id in range(1, 31):
+                    await client.frame(frame_id, PICTURE)
+                    results.append(await client.result(frame_id))
+                return results
+
+        with running_server(tmp_path, "--zoo", f"b={zoos['b']}", zoo=f"a={zoos['a']}", devices=2) as server:
+            everything = await asyncio.gather(*(stream(server.port, group) for group in "aabb"))
+        by_group = [everything[0] + everything[1], everything[2] + everything[3]]
+        devices = [{r.stages.device for r in results if r.outcome is Outcome.ON_TIME} for results in by_group]
+        assert len(devices[0] | devices[1]) == 2
+        for results in by_group:
+            assert [result.outcome for result in results].count(Outcome.ON_TIME) >= 50, "a new plan may cost a few"
+        classes = {int(index) for results in by_group for r in results for index in r.detections.classes}
+        assert classes == {0, 1}
 
 
 @on_one_loop
