@@ -14,6 +14,7 @@ from moonjelly.types import Outcome
 from moonjelly.version import __version__
 from server.config import ServerOptions
 from server.core import Core
+from server.core.sessions import Statistics
 
 SUMMARY_FILE = "summary.json"
 
@@ -23,14 +24,16 @@ def report(core: Core, options: ServerOptions, seconds: float) -> None:
     summary = summarise(core, seconds)
     (options.out / SUMMARY_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     outcomes = ", ".join(f"{count} {name.lower()}" for name, count in summary["outcomes"].items() if count)
+    clients = len(summary["clients"]) + summary["earlier_clients"]
     typer.echo(
-        f"served {summary['frames']} frames of {len(summary['clients'])} clients in {seconds:.0f} s: "
+        f"served {summary['frames']} frames of {clients} clients in {seconds:.0f} s: "
         f"{outcomes or 'none'}; logs in {options.out}"
     )
 
 
 def summarise(core: Core, seconds: float) -> dict[str, Any]:
-    """Counts of the whole run, and per client."""
+    """Counts of the whole run, and per client; of very many, the earliest are only in the counts of the run."""
+    sessions = core.sessions
     clients = {
         str(session_id): {
             "name": statistics.name,
@@ -39,17 +42,17 @@ def summarise(core: Core, seconds: float) -> dict[str, Any]:
             "resumes": statistics.resumes,
             "outcomes": _counts(statistics.outcomes),
         }
-        for session_id, statistics in core.sessions.history.items()
+        for session_id, statistics in sessions.history.items()
     }
-    total = dict.fromkeys(Outcome, 0)
-    for statistics in core.sessions.history.values():
-        for outcome, count in statistics.outcomes.items():
-            total[outcome] += count
+    total = Statistics("all", outcomes=dict.fromkeys(Outcome, 0))
+    for statistics in (sessions.earlier, *sessions.history.values()):
+        total.add(statistics)
     return {
         "seconds": round(seconds, 3),
-        "frames": sum(statistics.frames for statistics in core.sessions.history.values()),
-        "outcomes": _counts(total),
+        "frames": total.frames,
+        "outcomes": _counts(total.outcomes),
         "clients": clients,
+        "earlier_clients": sessions.earlier_count,
         "plans": core.plans,
         "versions": {
             "moonjelly": __version__,

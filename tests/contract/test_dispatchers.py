@@ -35,12 +35,12 @@ def queue_of(entries: list[tuple[int, int, int]], now_ns: int) -> DeadlineQueue:
 
 @names
 @settings(max_examples=60, deadline=None)
-@given(entries=frames, variant=st.integers(0, 2), batch=st.integers(1, 6))
+@given(entries=frames, variant=st.integers(0, 2), batch=st.integers(1, 6), resident=st.frozensets(st.integers(0, 2)))
 def test_an_idle_device_settles_every_frame_and_repeats_itself(
-    name: str, entries: list[tuple[int, int, int]], variant: int, batch: int
+    name: str, entries: list[tuple[int, int, int]], variant: int, batch: int, resident: frozenset[int]
 ) -> None:
-    """Draining a queue ends, each frame leaves exactly once, and the same inputs give the same decisions."""
-    plan = DevicePlan.of(PROFILE, variant, batch)
+    """Draining a queue ends, each frame leaves exactly once, what runs is loaded, the same inputs decide the same."""
+    plan = DevicePlan.of(PROFILE, variant, batch, resident=resident)
     assert drain(name, entries, plan) == drain(name, entries, plan)
 
 
@@ -68,6 +68,7 @@ def drain(name: str, entries: list[tuple[int, int, int]], plan: DevicePlan) -> l
         queue.take(decision.frames)
         if isinstance(decision, Run):
             assert len(keys) <= decision.padded_batch <= PROFILE.max_batch
+            assert decision.variant in plan.resident
             now_ns += plan.latency_ns[decision.variant][decision.padded_batch - 1]
             dispatcher.finished(now_ns, decision.frames)
         else:

@@ -185,7 +185,7 @@ def test_deeprt_releases_a_window_at_its_end() -> None:
 
 
 def test_slackfit_turns_slack_into_accuracy() -> None:
-    plan = DevicePlan.of(profile((5.0, 6.0), (20.0, 24.0)), 0, 1)
+    plan = DevicePlan.of(profile((5.0, 6.0), (20.0, 24.0)), 0, 1, resident=(0, 1))
     dispatcher = dispatching.create("slackfit")
     hurried = dispatcher.decide(0, queue(8), plan, None)
     relaxed = dispatcher.decide(0, queue(80), plan, None)

@@ -15,13 +15,14 @@ from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
 from moonjelly.types import Outcome, Variant
 from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant
 from server import ipc
-from server.core import Core
+from server.core import Core, sessions
 from server.core import events as ev
 from server.core.core import HANG_NS, Settings
 from server.core.frames import WATCH_GRACE_NS
 from server.core.placement import Rules
 from server.core.planner import PLANNER_PATIENCE_NS
 from server.core.sessions import KEEP_PLACE_NS
+from server.report import summarise
 
 LATENCY_MS = (5.0, 10.0, 20.0)
 SIZES = (64, 96, 128)
@@ -384,6 +385,20 @@ class TestLeaving:
         assert world.result(2, 7).outcome is Outcome.ON_TIME
         statistics = world.core.sessions.history[1]
         assert (statistics.frames, statistics.resumes, statistics.outcomes) == (1, 1, {Outcome.ON_TIME: 1})
+
+    def test_of_very_many_past_sessions_the_earliest_are_only_added_up(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sessions, "KEEP_HISTORY", 2)
+        for stream in range(2, 7):
+            world.join(stream)
+            world.frame(stream, 1, variant=99)
+            world.emit(ev.ByeReceived(stream))
+        table = world.core.sessions
+        assert list(table.history) == [1, 5, 6]
+        assert (table.earlier_count, table.earlier.frames, table.earlier.outcomes) == (3, 3, {Outcome.FAILED: 3})
+        summary = summarise(world.core, 1.0)
+        assert (summary["frames"], summary["outcomes"]["FAILED"], summary["earlier_clients"]) == (5, 5, 3)
 
     def test_resuming_takes_over_from_a_stream_that_seems_alive(self, world: World) -> None:
         world.join(2, resume_token=bytes([1]) * 16)

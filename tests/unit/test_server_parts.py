@@ -25,6 +25,7 @@ from server.channel import Channel, pair
 from server.config import ServerOptions
 from server.core.slots import SlotPool
 from server.endpoint import MAX_WAITING_ITEMS, Outbox, gather
+from server.executor.intake import Closed, PreparingIntake
 from server.planner import reply_to
 from server.processes import Pause
 
@@ -259,3 +260,15 @@ def test_restarts_are_spaced_out_while_they_do_not_hold() -> None:
     assert pauses[-1] == 10.0
     pause.held(now)
     assert pause.next_s(now + 60.0) == 0.05
+
+
+def test_a_receiver_that_fails_says_why(caplog: pytest.LogCaptureFixture) -> None:
+    """A pool that takes no more work ends the process, but not without a word."""
+    ours, theirs = pair()
+    end, channel = Channel(ours), Channel(theirs)
+    with contextlib.closing(end), contextlib.closing(channel):
+        intake = PreparingIntake(channel, lambda submit: None, 1)
+        intake.close()
+        end.send(SUBMIT)
+        assert intake.take(20.0) == [Closed()]
+    assert "no more is read from the endpoint: RuntimeError" in caplog.text

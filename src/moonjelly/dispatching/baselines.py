@@ -63,8 +63,8 @@ class JellyfishFifo:
 class SlackFit:
     """SlackFit-style (SuperServe, NSDI 2025): the head's slack picks a latency bucket, that a variant and a batch.
 
-    Variants count as switchable at once, as in the paper's supernet. Each bucket keeps the tuple with the largest
-    batch, ties by accuracy; the head's slack picks the highest bucket that fits.
+    Loaded variants count as switchable at once, as in the paper's supernet; others are not looked at. Each bucket
+    keeps the tuple with the largest batch, ties by accuracy; the head's slack picks the highest bucket that fits.
 
     Args:
         buckets: equal latency intervals between the fastest and the slowest tuple.
@@ -78,25 +78,24 @@ class SlackFit:
 
     def decide(self, now_ns: int, queue: DeadlineQueue, plan: DevicePlan, busy_until_ns: int | None) -> Decision:
         """See :class:`~moonjelly.dispatching.decisions.Dispatcher`."""
-        fastest_ns = min(row[0] for row in plan.latency_ns)
-        drop = hopeless(now_ns, queue, fastest_ns)
+        drop = hopeless(now_ns, queue, plan.alone_ns)
         if drop is not None:
             return drop
         head = queue.head()
         if busy_until_ns is not None or head is None:
-            return hopeless_from(queue, fastest_ns)
+            return hopeless_from(queue, plan.alone_ns)
         if plan is not self._plan:
             self._prepare(plan)
         slack_ns = head.deadline_ns - now_ns
         bucket = bisect_right(self._upper_ns, slack_ns) - 1
         if bucket < 0:
-            variant = min(range(len(plan.latency_ns)), key=lambda index: plan.latency_ns[index][0])
+            variant = min(plan.resident, key=lambda index: plan.latency_ns[index][0])
             return Run(queue.earliest(1), variant, 1)
         variant, batch = self._choices[bucket]
         if batch > len(queue):
             batch = len(queue)
             variant = max(
-                (index for index, row in enumerate(plan.latency_ns) if row[batch - 1] <= self._upper_ns[bucket]),
+                (one for one in plan.resident if plan.latency_ns[one][batch - 1] <= self._upper_ns[bucket]),
                 key=lambda index: plan.accuracy[index],
             )
         return Run(queue.earliest(batch), variant, batch)
@@ -107,8 +106,8 @@ class SlackFit:
     def _prepare(self, plan: DevicePlan) -> None:
         tuples = [
             (latency, batch, plan.accuracy[variant], variant)
-            for variant, row in enumerate(plan.latency_ns)
-            for batch, latency in enumerate(row, start=1)
+            for variant in plan.resident
+            for batch, latency in enumerate(plan.latency_ns[variant], start=1)
         ]
         low, high = min(tuples)[0], max(tuples)[0]
         self._upper_ns, self._choices = [], []

@@ -28,6 +28,7 @@ class DevicePlan:
         useful_batch: smallest batch with nearly the best throughput, at least ``batch``.
         fallbacks: variants that are loaded too and faster than the planned one, the most accurate first.
         alone_ns: the soonest that any loaded variant answers a single frame.
+        resident: variants that are loaded and may run at once, the planned one among them; ascending.
     """
 
     variant: int
@@ -37,6 +38,7 @@ class DevicePlan:
     useful_batch: int
     fallbacks: tuple[int, ...]
     alone_ns: int
+    resident: tuple[int, ...]
 
     @staticmethod
     def of(
@@ -66,7 +68,8 @@ class DevicePlan:
         faster = [other for other in resident if latency_ns[other][0] < latency_ns[variant][0]]
         fallbacks = tuple(sorted(faster, key=lambda other: (-profile.accuracy[other], latency_ns[other][0])))
         alone_ns = min(latency_ns[other][0] for other in (variant, *fallbacks))
-        return DevicePlan(variant, batch, latency_ns, profile.accuracy, max(batch, useful), fallbacks, alone_ns)
+        loaded = tuple(sorted({variant, *resident}))
+        return DevicePlan(variant, batch, latency_ns, profile.accuracy, max(batch, useful), fallbacks, alone_ns, loaded)
 
     @property
     def active_ns(self) -> tuple[int, ...]:

@@ -112,17 +112,15 @@ class SimulationOptions:
         jitter: latency is uniform within this fraction of the profile's on either side.
         seed: of the jitter.
         scale: factor on the profile's latency; 0 answers at once, to measure what is around an executor.
-        load_ms: time that making a variant resident takes.
     """
 
     jitter: float = 0.02
     seed: int = 0
     scale: float = 1.0
-    load_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0.0 <= self.jitter < 1.0 and self.scale >= 0.0 and self.load_ms >= 0.0):
-            raise ExecutorError(f"{self}: jitter must be in [0, 1), scale and load_ms not negative")
+        if not (0.0 <= self.jitter < 1.0 and self.scale >= 0.0):
+            raise ExecutorError(f"{self}: jitter must be in [0, 1), scale not negative")
 
 
 class SimulatedExecutor:
@@ -171,7 +169,6 @@ class SimulatedExecutor:
                 f"variant '{variant.name}' is to run at batches up to {max_batch}; "
                 f"profile '{self._profile.device_kind}' has 1..{self._profile.max_batch}"
             )
-        time.sleep(self._options.load_ms / 1000.0)
         self._max_batch[variant.name] = max_batch
 
     def unload(self, variant: str) -> None:

@@ -17,6 +17,8 @@ MAX_SLO_MS = 60_000.0
 MAX_FPS = 1_000.0
 MAX_NAME = 200
 _UNDELIVERED = 64
+KEEP_HISTORY = 1_000
+"""Past sessions whose statistics are kept one by one; those of earlier ones are added up."""
 
 
 @dataclass(slots=True)
@@ -32,6 +34,14 @@ class Statistics:
     def count(self, outcome: Outcome) -> None:
         """One more frame ended so."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def add(self, other: Statistics) -> None:
+        """Count what ``other`` counted, too."""
+        self.frames += other.frames
+        self.bytes += other.bytes
+        self.resumes += other.resumes
+        for outcome, count in other.outcomes.items():
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
 
 
 @dataclass(slots=True)
@@ -93,7 +103,9 @@ class SessionTable:
         max_sessions: how many there may be.
 
     Attributes:
-        history: statistics by id, of past sessions, too.
+        history: statistics by id, of all present and the last :data:`KEEP_HISTORY` past sessions.
+        earlier: sum over the past sessions that ``history`` holds no more.
+        earlier_count: how many those are.
     """
 
     def __init__(self, ttl_ns: int, max_sessions: int) -> None:
@@ -103,7 +115,10 @@ class SessionTable:
         self._by_stream: dict[int, Session] = {}
         self._by_token: dict[bytes, Session] = {}
         self._last_id = 0
+        self._past: deque[int] = deque()
         self.history: dict[int, Statistics] = {}
+        self.earlier = Statistics("earlier")
+        self.earlier_count = 0
 
     def __iter__(self) -> Iterator[Session]:
         return iter(self._by_id.values())
@@ -184,6 +199,10 @@ class SessionTable:
         del self._by_token[session.token]
         if session.stream is not None:
             del self._by_stream[session.stream]
+        self._past.append(session.session_id)
+        if len(self._past) > KEEP_HISTORY:
+            self.earlier.add(self.history.pop(self._past.popleft()))
+            self.earlier_count += 1
 
     def expired(self, now_ns: int) -> list[Session]:
         """Lost sessions whose time to live is over."""

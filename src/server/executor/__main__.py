@@ -95,7 +95,9 @@ def _executor(configure: ipc.Configure, zoos: dict[str, Zoo]) -> Executor:
     profile = merged_profile({group: zoo.profile(configure.kind, reading) for group, zoo in zoos.items()})
     answers = GroupAnswers({group: SyntheticAnswers(len(zoo.classes)) for group, zoo in zoos.items()})
     options = SimulationOptions(seed=configure.seed + configure.device, scale=configure.scale / configure.speed)
-    return make_executor("simulated", device=configure.device_index, profile=profile, simulation=options, answers=answers)
+    return make_executor(
+        "simulated", device=configure.device_index, profile=profile, simulation=options, answers=answers
+    )
 
 
 def _intake(

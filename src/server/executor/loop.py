@@ -177,10 +177,11 @@ class ExecutorLoop:
             else:
                 gone = tuple(queue)
                 reason = f"device {self._device} does not run group '{group}' any more: the plan has changed"
-            queue.take(gone)
             if gone:
+                waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
+                queue.take(gone)
                 answers = tuple(_answer(self._held.pop(frame.key), Outcome.DROPPED, reason) for frame in gone)
-                self._send(self._not_run(answers, group))
+                self._send(self._not_run(answers, group, waiting, slack_ms, now_ns))
             instants_ns.extend(_give_up_ns(frame) for frame in queue)
         return min(instants_ns, default=None)
 
@@ -213,7 +214,7 @@ class ExecutorLoop:
                 group=group,
                 variant=run.variant,
                 planned_variant=self._plan.variant,
-                fallbacks=self._plan.fallbacks,
+                fallbacks=self._others(),
                 planned_batch=self._plan.batch,
                 queue=waiting,
                 head_slack_ms=slack_ms,
@@ -269,8 +270,8 @@ class ExecutorLoop:
             group=group,
             variant=variant,
             planned_variant=variant,
-            fallbacks=self._plan.fallbacks if running else (),
-            planned_batch=self._plan.batch if running else 0,
+            fallbacks=self._others() if running else (),
+            planned_batch=self._plan.batch if running else 1,
             queue=queue,
             head_slack_ms=head_slack_ms,
             decided_ns=decided_ns,
@@ -279,6 +280,10 @@ class ExecutorLoop:
             ran=0,
             answers=answers,
         )
+
+    def _others(self) -> tuple[int, ...]:
+        """Loaded variants beside the planned one: with them a recording's decisions can be made again."""
+        return tuple(variant for variant in self._plan.resident if variant != self._plan.variant)
 
     def _send(self, message: ipc.Message) -> None:
         try:

@@ -1,0 +1,105 @@
+"""The loop of one device, in a thread, with a simulated device of two model groups behind a real channel."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from moonjelly.dispatching import create
+from moonjelly.inference.simulated import SimulatedExecutor, SyntheticAnswers
+from moonjelly.profiles import ProfileOptions
+from moonjelly.repository import load_zoo
+from moonjelly.types import Outcome
+from moonjelly.units import NS_PER_MS, NS_PER_S
+from server import ipc
+from server.arena import create_arena
+from server.channel import Channel, pair
+from server.executor.intake import DirectIntake
+from server.executor.loop import GROUP_PATIENCE_NS, ExecutorLoop
+from server.executor.models import GroupAnswers, ResidentModels, merged_profile
+from tests.support.serving import write_zoo
+
+FAR_NS = 30 * NS_PER_S
+ALL = ipc.Serve(plan_version=0, group="a", variant=0, batch=1)
+
+
+@dataclass
+class Device:
+    """The endpoint's end of the channel, and the loader that the test may hold up."""
+
+    channel: Channel
+    models: ResidentModels
+
+    def submit(self, key: int, group: str, slack_ns: int) -> None:
+        now_ns = time.monotonic_ns()
+        self.channel.send(ipc.Submit(key, key, 0, 1, key, group, 64, 64, now_ns, now_ns + slack_ns))
+
+    def batch(self) -> ipc.Batch:
+        """The next one, whatever else is said before."""
+        while not isinstance(message := self.channel.receive(), ipc.Batch):
+            pass
+        return message
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    """Group ``a`` has four variants and runs; group ``b`` has two. Nothing loads until ``models.start``."""
+    zoos = {
+        "a": load_zoo(str(write_zoo(tmp_path / "a", name="a"))),
+        "b": load_zoo(str(write_zoo(tmp_path / "b", name="b", latencies_ms=(4.0, 6.0)))),
+    }
+    profiles = {group: zoo.profile("paper-gpu", ProfileOptions(max_batch=2)) for group, zoo in zoos.items()}
+    executor = SimulatedExecutor(merged_profile(profiles), None, GroupAnswers(dict.fromkeys(zoos, SyntheticAnswers(2))))
+    ours, theirs = pair()
+    ours.settimeout(20)
+    channel, arena = Channel(theirs), create_arena("test", 8, 4096)
+    intake = DirectIntake(channel, lambda submit: None)
+    models = ResidentModels(executor, zoos, 2, 0, intake.post)
+    loop = ExecutorLoop(0, executor, profiles, 1.0, create(), arena, channel, ALL)
+    thread = threading.Thread(target=loop.run, args=(intake, models))
+    thread.start()
+    end = Channel(ours)
+    yield Device(end, models)
+    end.close()
+    thread.join(20)
+    assert not thread.is_alive()
+    models.close()
+    intake.close()
+    channel.close()
+
+
+def test_a_frame_of_a_group_that_does_not_run_here_is_answered_at_once(device: Device) -> None:
+    device.submit(1, "b", FAR_NS)
+    batch = device.batch()
+    (answer,) = batch.answers
+    assert (answer.key, answer.outcome) == (1, Outcome.DROPPED)
+    assert answer.reason == "device 0 does not run group 'b' any more: the plan has changed"
+    assert (batch.group, batch.variant, batch.fallbacks) == ("b", 0, ())
+
+
+@pytest.mark.parametrize("slack_ns", [200 * NS_PER_MS, FAR_NS])
+def test_a_frame_whose_group_does_not_come_is_answered_when_its_time_is_over(device: Device, slack_ns: int) -> None:
+    """The loader has not been started: the group stays on its way."""
+    device.channel.send(ipc.Serve(1, "b", 1, 1))
+    sent_ns = time.monotonic_ns()
+    device.submit(1, "b", slack_ns)
+    (answer,) = device.batch().answers
+    assert time.monotonic_ns() - sent_ns >= min(slack_ns, GROUP_PATIENCE_NS)
+    assert (answer.outcome, answer.reason) == (Outcome.DROPPED, "device 0 did not come to run group 'b' in time")
+
+
+def test_frames_that_wait_for_their_group_run_when_it_has_come(device: Device) -> None:
+    device.channel.send(ipc.Serve(1, "b", 1, 1))
+    device.submit(1, "b", FAR_NS)
+    device.models.start("a", 0)
+    batch = device.batch()
+    assert (batch.group, batch.variant, batch.ran) == ("b", 1, 1)
+    assert batch.answers[0].outcome is Outcome.ON_TIME
+    device.submit(2, "a", FAR_NS)
+    batch = device.batch()
+    assert (batch.group, batch.ran, batch.answers[0].outcome) == ("a", 0, Outcome.DROPPED)
