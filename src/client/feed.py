@@ -9,6 +9,9 @@ from typing import Protocol
 from client.pacing import source_index
 from client.sources import LiveSource, Picture, Recording
 
+READ_AHEAD = 12
+"""Pictures of a recording that are read before they are due, so that one slow picture delays nobody."""
+
 
 class Feed(Protocol):
     """What a client shows its server."""
@@ -50,7 +53,7 @@ class RecordedFeed:
         self._recording = recording
         self._fps = fps
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="source")
-        self._ahead: tuple[int, asyncio.Future[Picture]] | None = None
+        self._ahead: dict[int, asyncio.Future[Picture]] = {}
 
     def length(self) -> int | None:
         """See :meth:`Feed.length`."""
@@ -61,22 +64,20 @@ class RecordedFeed:
 
     async def prepare(self) -> Picture:
         """See :meth:`Feed.prepare`."""
-        self._ahead = (0, self._read(0))
-        return await self._ahead[1]
+        self._read_on(0)
+        pictures = await asyncio.gather(*self._ahead.values())
+        return pictures[0]
 
     async def take(self, tick: int) -> Picture:
         """See :meth:`Feed.take`."""
-        if self._ahead is not None and self._ahead[0] == tick:
-            picture = await self._ahead[1]
-        else:
-            picture = await self._read(tick)
-        self._ahead = (tick + 1, self._read(tick + 1))
-        return picture
+        self._read_on(tick)
+        return await self._ahead[tick]
 
     async def close(self) -> None:
         """See :meth:`Feed.close`."""
-        if self._ahead is not None:
-            await asyncio.gather(self._ahead[1], return_exceptions=True)
+        for reading in self._ahead.values():
+            reading.cancel()
+        await asyncio.gather(*self._ahead.values(), return_exceptions=True)
         self._reader.shutdown()
         self._recording.close()
 
@@ -84,6 +85,16 @@ class RecordedFeed:
         """See :meth:`Feed.index`."""
         index = source_index(tick, self._fps, self._recording.rate_fps)
         return index if self._recording.length is None else index % self._recording.length
+
+    def _read_on(self, first: int) -> None:
+        """Forget what is before tick ``first`` and have it and those after it read."""
+        for tick in [tick for tick in self._ahead if tick < first]:
+            passed = self._ahead.pop(tick)
+            if not passed.cancel() and not passed.cancelled():
+                passed.exception()  # seen: whoever asks for a picture of a broken source is told then
+        for tick in range(first, first + 1 + READ_AHEAD):
+            if tick not in self._ahead:
+                self._ahead[tick] = self._read(tick)
 
     def _read(self, tick: int) -> asyncio.Future[Picture]:
         index = self.index(tick)

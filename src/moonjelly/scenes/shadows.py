@@ -27,6 +27,7 @@ FOOTPRINTS_M: dict[str, tuple[float, float]] = {
 _DISC_SIDE = 96
 _BEAM_M = (5.0, 2.6)
 _REMEMBERED = 800
+_KEPT_UP_TO_PX = 320
 
 
 class Shadows:
@@ -52,11 +53,8 @@ class Shadows:
         if window is None:
             return
         under, part, size = window
-        shade = self._kept.get((*size, step))
-        if shade is None:
-            soft = 255.0 - 255.0 * step / 16 * cv2.resize(self._disc, size, interpolation=cv2.INTER_AREA)
-            shade = self._keep((*size, step), soft)
-        under[:] = cv2.multiply(under, shade[part], scale=1.0 / 255.0)
+        shade = self._soft(size, part, step, 255.0, -255.0 * step / 16)
+        under[:] = cv2.multiply(under, shade, scale=1.0 / 255.0)
 
     def shine(self, picture: NDArray[np.uint8], spot: Spot, light: Light) -> None:
         """Brighten the ground where headlamps meet it."""
@@ -67,18 +65,38 @@ class Shadows:
             return
         under, part, size = window
         step = 32 + round(10.0 * light.lamps * (1.0 - light.fog_at(spot.distance_m)))
-        glow = self._kept.get((*size, step))
-        if glow is None:
-            soft = 6.0 * (step - 32) * cv2.resize(self._disc, size, interpolation=cv2.INTER_AREA)
-            glow = self._keep((*size, step), soft)
-        under[:] = cv2.add(under, glow[part])
+        under[:] = cv2.add(under, self._soft(size, part, step, 0.0, 6.0 * (step - 32)))
 
-    def _keep(self, key: tuple[int, int, int], soft: NDArray[np.float32]) -> NDArray[np.uint8]:
-        if len(self._kept) >= _REMEMBERED:
-            self._kept.clear()
-        disc = np.repeat(soft.astype(np.uint8)[:, :, None], 3, axis=2)
-        self._kept[key] = disc
-        return disc
+    def _soft(
+        self, size: tuple[int, int], part: tuple[slice, slice], step: int, base: float, gain: float
+    ) -> NDArray[np.uint8]:
+        """``base + gain * disc`` in the ``part`` of a disc of that size; ``step`` tells the gains apart."""
+        if max(size) > _KEPT_UP_TO_PX:
+            # Right in front of the camera a disc is many times the frame: draw what is seen, and keep nothing.
+            return _three(base + gain * self._cut(size, part))
+        key = (*size, step)
+        disc = self._kept.get(key)
+        if disc is None:
+            if len(self._kept) >= _REMEMBERED:
+                self._kept.clear()
+            disc = _three(base + gain * cv2.resize(self._disc, size, interpolation=cv2.INTER_AREA))
+            self._kept[key] = disc
+        return disc[part]
+
+    def _cut(self, size: tuple[int, int], part: tuple[slice, slice]) -> NDArray[np.float32]:
+        """Part of the disc at that size."""
+        rows, columns = part
+        across, down = _DISC_SIDE / size[0], _DISC_SIDE / size[1]
+        back = np.asarray(
+            [[across, 0, (columns.start + 0.5) * across - 0.5], [0, down, (rows.start + 0.5) * down - 0.5]]
+        )
+        seen = (columns.stop - columns.start, rows.stop - rows.start)
+        how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        return np.asarray(cv2.warpAffine(self._disc, back, seen, flags=how), np.float32)
+
+
+def _three(soft: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.cvtColor(soft.astype(np.uint8), cv2.COLOR_GRAY2RGB), np.uint8)
 
 
 def _window(
