@@ -81,7 +81,11 @@ class Child:
 
 
 class Children:
-    """Starts children and, on leaving, stops every one of them and everything they started."""
+    """Starts children and, on leaving, stops every one of them and whatever is left of its process group.
+
+    A process that a child put into a session of its own is that child's to stop. When this process is killed, Linux
+    sends each child SIGTERM.
+    """
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
