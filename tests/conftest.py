@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,12 @@ def data_dir() -> Path:
     if not (data / "SHA256SUMS").exists():
         pytest.skip(f"real data absent: {data} has no SHA256SUMS; run ./download_data.sh or set MOONJELLY_DATA")
     return data
+
+
+def pytest_configure() -> None:
+    """Tests interrupt programs: these must not inherit that SIGINT is ignored, as it is in a shell's background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

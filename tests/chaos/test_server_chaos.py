@@ -79,8 +79,10 @@ async def test_an_executor_killed_in_mid_batch_loses_only_its_batch(tmp_path: Pa
                 f"device {plan.device} died with it: it was killed by SIGKILL"
             }
             saved = [result for result in results if result.outcome is Outcome.ON_TIME]
-            assert {result.frame_id for result in saved} >= {first + 4, first + 5, first + 6}
-            assert {result.stages.device for result in saved} == {1 - plan.device}
+            waiting = {first + 4, first + 5, first + 6}
+            assert {result.frame_id for result in saved} >= waiting
+            moved = {result.stages.device for result in saved if result.frame_id in waiting}
+            assert moved == {1 - plan.device}, "what had finished before the kill may have been answered by the other"
             assert (await other.result(1000)).outcome is Outcome.ON_TIME
 
             frame_id = 2000

@@ -28,13 +28,13 @@ def test_top_level_names(wheel: Path) -> None:
     assert {name for name in names if not name.endswith(".dist-info")} == {"moonjelly"}
 
 
-def test_lives_beside_a_package_called_client(wheel: Path, tmp_path: Path) -> None:
+def test_lives_beside_a_package_called_client(root: Path, wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     (site / "client.py").write_text("NAME = 'someone else'\n")
     probe = (
-        "import sys; sys.path = [p for p in sys.path if 'moonjelly' not in p and not p.endswith('/src')]; "
+        f"import sys; sys.path = [p for p in sys.path if p not in {[str(root), str(root / 'src')]}]; "
         f"sys.path.insert(0, {str(site)!r}); "
         "import client, moonjelly, moonjelly.planning; print(client.NAME, moonjelly.__file__)"
     )
@@ -43,12 +43,13 @@ def test_lives_beside_a_package_called_client(wheel: Path, tmp_path: Path) -> No
     assert str(site) in done.stdout
 
 
-def test_the_command_says_where_the_application_is(wheel: Path, tmp_path: Path) -> None:
+def test_the_command_says_where_the_application_is(root: Path, wheel: Path, tmp_path: Path) -> None:
     site = tmp_path / "site"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     probe = (
-        f"import sys; sys.path = [p for p in sys.path if not p.endswith('/src')]; sys.path.insert(0, {str(site)!r}); "
+        f"import sys; sys.path = [p for p in sys.path if p not in {[str(root), str(root / 'src')]}]; "
+        f"sys.path.insert(0, {str(site)!r}); "
         "from moonjelly.__main__ import main; sys.exit(main())"
     )
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=False, cwd=tmp_path)
