@@ -47,7 +47,7 @@ install() {  # install FILE: once per content of FILE
     echo "run.sh: installing $file into .venv (once)" >&2
     if command -v uv >/dev/null; then
         mapfile -t links < <(find_links "$(pick_python)")
-        uv pip install --quiet --python "$venv/bin/python" "${links[@]}" -r "$root/$file"
+        uv pip install --quiet --compile-bytecode --python "$venv/bin/python" "${links[@]}" -r "$root/$file"
     else
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/$file"
     fi
@@ -59,9 +59,18 @@ PY
     echo "$digest" > "$stamp"
 }
 
+# Where PYTHONDONTWRITEBYTECODE is set, as containers like to, every process of the server would compile every module anew.
+compile_sources() {  # once per change of the sources; a clone that cannot be written to is run as it is
+    local stamp=$venv/.compiled changed=$root/src
+    if [ -e "$stamp" ]; then changed=$(find "$root"/{src,network_shaping,plots} -name '*.py' -newer "$stamp" -print -quit); fi
+    [ -z "$changed" ] && return
+    if touch "$stamp" 2>/dev/null; then "$venv/bin/python" -m compileall -qq "$root"/{src,network_shaping,plots} || true; fi
+}
+
 make_venv
 install requirements.txt
 if [ "${1:-}" = test ]; then install requirements-dev.txt; fi
+compile_sources
 export PATH="$venv/bin:$PATH"
 if [ -d "$root/../shared/data" ]; then export MOONJELLY_DATA=${MOONJELLY_DATA:-$root/../shared/data}; fi
 exec "$venv/bin/python" -m cli "$@"
