@@ -19,8 +19,8 @@ from server.arena import create_arena
 from server.config import ServerOptions
 from server.core import Core
 from server.core import events as ev
-from server.core.core import Settings
 from server.core.placement import Rules
+from server.core.settings import Settings
 from server.driver import Driver
 from server.endpoint import Endpoint
 from server.listener import Listener, bind

@@ -17,11 +17,12 @@ from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant
 from server import ipc
 from server.core import Core, sessions
 from server.core import events as ev
-from server.core.core import HANG_NS, Settings
+from server.core.executors import HANG_NS
 from server.core.frames import WATCH_GRACE_NS
 from server.core.placement import Rules
 from server.core.planner import PLANNER_PATIENCE_NS
 from server.core.sessions import KEEP_PLACE_NS
+from server.core.settings import Settings
 from server.report import summarise
 
 LATENCY_MS = (5.0, 10.0, 20.0)

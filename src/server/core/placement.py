@@ -16,6 +16,8 @@ from server.core.sessions import Session
 INITIAL_BANDWIDTH_BPS = 8_000_000.0
 """Assumed of a client that has not reported any: a mediocre LTE uplink."""
 MAX_OVERHEAD_MS = 20.0
+BANDWIDTH_CHANGE = 0.15
+"""A report that differs by more than this share from what was planned with is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
