@@ -29,6 +29,9 @@ PACKAGES = {
 }  # fmt: skip
 """Names on the index where they differ from the imported one."""
 
+STANDARD = {*sys.stdlib_module_names, "tomllib"}
+"""Python 3.10 lacks tomllib and is given tomli."""
+
 # What a host of the extra runs, as files and folders; with what these import when they are imported.
 RUNS = {
     "client": ["src/client", "src/moonjelly/sdk", "src/moonjelly/rpc", "src/moonjelly/scenes", "network_shaping"],
@@ -99,7 +102,7 @@ def imported(path: Path, inside_functions: bool) -> frozenset[str]:
 
 
 def third_party(names: frozenset[str]) -> set[str]:
-    tops = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - set(OURS)
+    tops = {name.split(".")[0] for name in names} - STANDARD - set(OURS)
     return {PACKAGES.get(top, top).lower().replace("_", "-") for top in tops}
 
 
