@@ -26,7 +26,7 @@ COMMANDS = (
     Command("serve", "server.app", "the server"),
     Command("client", "client.app", "a client, or a fleet of them"),
     Command("profile", "server.profiler.app", "measure every (variant, batch) on this machine"),
-    Command("zoo", "cli.zoo", "train, list and verify model zoos"),
+    Command("zoo", "cli.zoo", "train, list, verify and record model zoos"),
     Command("simulate", "cli.simulate", "planning against the optimum, its time, whole workloads, replay"),
     Command("experiment", "cli.experiment", "sweeps over SSH: check machines, run, collect"),
     Command("testbed", "cli.testbed", "three machines as network namespaces, with real sshd and tc"),

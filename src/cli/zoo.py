@@ -1,4 +1,4 @@
-"""``moonjelly zoo``: train our own zoo; list, show and verify any."""
+"""``moonjelly zoo``: train our own zoo; list, show, verify and record any."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from moonjelly.errors import ZooError
+from moonjelly.errors import ConfigError, ZooError
 from moonjelly.profiles import Profile
 from moonjelly.repository import Zoo, load_zoo, zoo_names
 from moonjelly.training.store import Progress as TaskProgress
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, list, show and verify model zoos.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, list, show, verify and record model zoos.")
 
 PROFILE_BATCHES = 120
 """Runs per (variant, batch) of the profile that a training ends with."""
 PROFILE_LIMIT_S = 3.0
+_COLUMNS = (
+    TextColumn("{task.description:<24}"),
+    BarColumn(),
+    TextColumn("{task.percentage:>3.0f} %"),
+    TimeElapsedColumn(),
+)
 
 
 @app.command()
@@ -92,6 +98,28 @@ def verify(zoo: Annotated[str, typer.Argument(help="Name or directory.")]) -> No
     Console().print(f"zoo '{found.name}' is whole: {len(found.variants)} variants, profiles of {_kinds(found)}")
 
 
+@app.command()
+def record(
+    zoo: Annotated[str, typer.Argument(help="Name or directory.")],
+    out: Annotated[Path, typer.Option(help="Directory of the recording: a COCO file per variant.")],
+    source: Annotated[str, typer.Option(help="Video, pictures or synthetic[:SEED].")] = "synthetic",
+    fps: Annotated[float | None, typer.Option(help="Rate of the clients that will show it. [default: its own]")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames, at most.")] = 300,
+) -> None:
+    """Record what every variant sees in a source: 'serve --runtime simulated --answers OUT' answers with it."""
+    from cli.recording import record_zoo
+
+    console = Console()
+    if fps is not None and fps <= 0.0:
+        raise ConfigError(f"--fps {fps:g} must be positive")
+    with Progress(*_COLUMNS, console=console, disable=not console.is_terminal) as bars:
+        bar = bars.add_task("", total=frames)
+        count = record_zoo(
+            zoo, source, fps, frames, out, lambda name, done: bars.update(bar, description=name, completed=done)
+        )
+    console.print(f"{count} frames of {source} as every variant of '{zoo}' sees them: {out}", soft_wrap=True)
+
+
 def _check_sizes(zoo: Zoo, model: str, stride: int, classes: int) -> None:
     if classes != len(zoo.classes):
         raise ZooError(f"model '{model}' tells {classes} classes apart, zoo '{zoo.name}' names {len(zoo.classes)}")
@@ -137,8 +165,7 @@ class _Display:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        columns = (TextColumn("{task.description:<24}"), BarColumn(), TextColumn("{task.percentage:>3.0f} %"))
-        self._bars = Progress(*columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal)
+        self._bars = Progress(*_COLUMNS, console=console, disable=not console.is_terminal)
         self._tasks: dict[str, TaskID] = {}
         self._quarters: dict[str, int] = {}
 

@@ -41,6 +41,13 @@ def serve(
     kind: Annotated[
         str | None, _option("Device kind that simulated devices behave like. Default: the zoo's first.")
     ] = None,
+    answers: Annotated[
+        list[str] | None,
+        _option(
+            "What simulated devices answer with: a COCO file or a folder of 'zoo record', or GROUP=PLACE; repeatable. "
+            "Default: synthetic boxes."
+        ),
+    ] = None,
     scale: Annotated[float | None, _option("Factor on a simulated device's latencies. Default: 1.")] = None,
     speeds: Annotated[str | None, _option("Factor on the profile per device, e.g. 1,0.5. Default: 1.")] = None,
     threads: Annotated[int | None, _option("That a CPU device computes with. Default: 1.")] = None,
@@ -77,7 +84,7 @@ def serve(
 ) -> None:
     """Serve camera streams with end-to-end deadlines until SIGTERM or Ctrl-C."""
     given = {key: value for key, value in locals().items() if key not in ("config_file", "ready_fd")}
-    given["zoo"] = tuple(zoo) if zoo else None
+    given |= {"zoo": tuple(zoo) if zoo else None, "answers": tuple(answers) if answers else None}
     options = config.load(
         ServerOptions, file=config_file, environment=os.environ, prefix=ENVIRONMENT_PREFIX, overrides=given
     )

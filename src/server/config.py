@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -29,6 +30,8 @@ class ServerOptions(Options):
         runtime: ``auto``, ``torch``, ``onnx`` or ``simulated``.
         kind: device kind that simulated devices behave like; empty: the zoo's first.
         scale: factor on a simulated device's latencies; 0 answers at once, to measure what is around it.
+        answers: what simulated devices answer with, as ``PLACE`` or ``GROUP=PLACE`` (see
+            :mod:`moonjelly.inference.recorded`); groups without one answer with synthetic boxes.
         speeds: factor on the profile per device; missing ones are 1.
         threads: that a CPU device computes with.
         decoders: threads per device that decode and preprocess.
@@ -61,6 +64,7 @@ class ServerOptions(Options):
     runtime: str = "auto"
     kind: str = ""
     scale: Annotated[float, Field(ge=0.0)] = 1.0
+    answers: tuple[str, ...] = ()
     speeds: tuple[Positive, ...] = ()
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     decoders: Annotated[int, Field(ge=1, le=64)] = 2
@@ -87,7 +91,7 @@ class ServerOptions(Options):
     slots: Annotated[int, Field(ge=1, le=65_536)] = 256
     grace_s: Annotated[float, Field(ge=0.0)] = 3.0
 
-    @field_validator("zoo", "speeds", mode="before")
+    @field_validator("zoo", "answers", "speeds", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         """The environment gives lists as text."""
@@ -117,25 +121,45 @@ class ServerOptions(Options):
 
     @model_validator(mode="after")
     def _groups(self) -> ServerOptions:
-        groups = [group for group, _ in self._pairs()]
+        groups = [group for group, _ in _by_group(self.zoo)]
         if not groups:
             raise ValueError("zoo is empty; name one")
         if len(set(groups)) != len(groups):
             raise ValueError(f"two zoos for one group among {', '.join(self.zoo)}; write GROUP=ZOO")
         return self
 
+    @model_validator(mode="after")
+    def _answers_of_groups(self) -> ServerOptions:
+        if self.answers and self.runtime != "simulated":
+            raise ValueError(
+                f"answers are for simulated devices and the runtime is '{self.runtime}'; add runtime simulated"
+            )
+        groups = [group for group, _ in _by_group(self.answers)]
+        if unknown := [group for group in groups if group not in self.zoos]:
+            raise ValueError(f"answers for group '{unknown[0]}', which has no zoo; groups: {', '.join(self.zoos)}")
+        if len(set(groups)) != len(groups):
+            raise ValueError(f"two answers for one group among {', '.join(self.answers)}; write GROUP=PLACE")
+        return self
+
     @property
     def zoos(self) -> dict[str, str]:
         """Group to zoo."""
-        return dict(self._pairs())
+        return dict(_by_group(self.zoo))
+
+    @property
+    def answer_places(self) -> dict[str, str]:
+        """Group to the file or folder of its recorded answers."""
+        return {group: str(Path(place).expanduser().absolute()) for group, place in _by_group(self.answers)}
 
     def speed_of(self, device: int) -> float:
         """Factor on the profile of one device."""
         return self.speeds[device] if device < len(self.speeds) else 1.0
 
-    def _pairs(self) -> list[tuple[str, str]]:
-        pairs = []
-        for entry in self.zoo:
-            group, separator, zoo = entry.partition("=")
-            pairs.append((group, zoo) if separator and os.sep not in group else (DEFAULT_GROUP, entry))
-        return pairs
+
+def _by_group(entries: Sequence[str]) -> list[tuple[str, str]]:
+    """Group and the rest of ``GROUP=REST``; an entry without a group is the default group's."""
+    pairs = []
+    for entry in entries:
+        group, separator, rest = entry.partition("=")
+        pairs.append((group, rest) if separator and os.sep not in group else (DEFAULT_GROUP, entry))
+    return pairs

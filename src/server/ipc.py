@@ -32,6 +32,7 @@ class Configure:
         device_index: which of the host's devices of that runtime.
         kind: device kind whose profile a simulated executor follows.
         zoos: group to zoo directory.
+        answers: group to the recorded answers of a simulated device; other groups' are synthetic.
         max_batch: largest batch to warm.
         resident: variants of one group that stay loaded around the active one; 0 means all.
         threads: of the runtime.
@@ -48,6 +49,7 @@ class Configure:
     device_index: int
     kind: str
     zoos: dict[str, str]
+    answers: dict[str, str]
     dispatcher: str
     max_batch: int
     resident: int

@@ -110,6 +110,7 @@ class Service:
                 device_index=device % self._gpus if self._gpus else 0,
                 kind=self._simulated_kind(),
                 zoos={group: str(zoo.directory) for group, zoo in self._zoos.items()},
+                answers=options.answer_places,
                 dispatcher=options.dispatcher,
                 max_batch=options.max_batch,
                 resident=options.resident,

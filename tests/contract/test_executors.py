@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -12,10 +13,20 @@ import onnxruntime
 import pytest
 import torch
 
+from moonjelly.detection.coco import CocoImage, CocoSet, write_coco
 from moonjelly.errors import ExecutorError, ModelError
-from moonjelly.inference import Executor, FrameInput, ModelSource, PostOptions, SimulatedExecutor, SimulationOptions
+from moonjelly.inference import (
+    Executor,
+    FrameInput,
+    ModelSource,
+    PostOptions,
+    SimulatedExecutor,
+    SimulationOptions,
+    SyntheticAnswers,
+)
 from moonjelly.inference.onnx_runtime import CPU, CUDA, OnnxExecutor
 from moonjelly.inference.preprocess import resize
+from moonjelly.inference.recorded import read_answers
 from moonjelly.inference.torch_runtime import TorchExecutor
 from moonjelly.models.cfg import parse_cfg
 from moonjelly.models.darknet import load_network, random_network, save_weights
@@ -51,9 +62,24 @@ def _simulated() -> Executor:
     return SimulatedExecutor(profile, SimulationOptions(seed=3))
 
 
+def _recorded() -> Executor:
+    """Answers what synthetic answers gave when they were recorded."""
+    variants = (tiny_variant(64), tiny_variant(128))
+    numbers = range(1, 2 * MAX_BATCH + 1)
+    found = {number: SyntheticAnswers().detections("any", "recording", number) for number in numbers}
+    images = [CocoImage(number, "", 640, 480) for number in numbers]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "answers.json")
+        write_coco(file, CocoSet.of(("thing",), images, found))
+        answers = read_answers(file, variants, ("thing",))
+    profile = Profile("bench", variants, (0.2, 0.4), ((0.2, 0.3, 0.4, 0.5), (0.3, 0.4, 0.5, 0.6)))
+    return SimulatedExecutor(profile, answers=answers)
+
+
 @pytest.fixture(
     params=[
         pytest.param(_simulated, id="simulated"),
+        pytest.param(_recorded, id="simulated-recorded"),
         pytest.param(lambda: OnnxExecutor(provider=CPU), id="onnx-cpu"),
         pytest.param(lambda: TorchExecutor(cuda=False), id="torch-cpu"),
         pytest.param(lambda: OnnxExecutor(provider=CUDA), id="onnx-cuda", marks=[pytest.mark.gpu, needs_onnx_cuda]),

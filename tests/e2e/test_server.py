@@ -9,18 +9,23 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
+import numpy as np
 import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from moonjelly.inference.recorded import read_answers
+from moonjelly.repository import load_zoo
 from moonjelly.rpc import messages
 from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow, read_rows
 from moonjelly.types import Outcome
+from moonjelly.units import ClientInstant
 from tests.support.serving import (
     SIZES,
     Server,
@@ -113,7 +118,7 @@ class TestServing:
 
     async def test_pings_carry_the_servers_instants(self, server: Server) -> None:
         async with welcomed(server.port) as client:
-            await client.send(messages.Ping(sent_ns=messages.ClientInstant(5)))
+            await client.send(messages.Ping(sent_ns=ClientInstant(5)))
             pong = await client.until(lambda message: message.pongs and message.pongs[0])
             assert pong.sent_client_ns == 5
             assert pong.received_ns < pong.sent_ns
@@ -250,6 +255,33 @@ class TestRunSh:
             assert next(csv.reader(plans))[:3] == ["run", "ts", "trigger"]
 
 
+async def test_a_simulated_device_answers_with_what_real_models_saw(tmp_path: Path) -> None:
+    recording = tmp_path / "recording"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "cli", "zoo", "record", "synthetic", "--source", "synthetic:7"),
+            *("--fps", "15", "--frames", "3", "--out", str(recording)),
+        ],
+        env=environment(), capture_output=True, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr.decode()
+    zoo = load_zoo("synthetic")
+    recorded = read_answers(recording, zoo.variants, zoo.classes)
+    boxes = 0
+    with running_server(tmp_path, "--answers", str(recording), "--kind", "cpu", zoo="synthetic") as server:
+        async with welcomed(server.port, slo_ms=2000.0) as client:
+            await client.placed()
+            for frame_id in range(1, 8):
+                await client.frame(frame_id, PICTURE)
+                result = await client.result(frame_id)
+                assert result.outcome is Outcome.ON_TIME
+                seen = recorded.detections(zoo.variants[result.variant].name, "any", frame_id)
+                np.testing.assert_allclose(result.detections.boxes, seen.boxes, atol=1e-4)
+                assert result.detections.classes.tolist() == seen.classes.tolist()
+                boxes += len(seen)
+    assert boxes > 0
+
+
 class TestRefusing:
     def test_a_port_in_use(self, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -282,6 +314,22 @@ class TestRefusing:
         assert code == 1
         assert "model 'net' of zoo 'paper' is missing" in text
         assert "Traceback" not in text
+
+    def test_recorded_answers_that_are_not_whole(self, tmp_path: Path) -> None:
+        zoo = write_zoo(tmp_path / "zoo")
+        (tmp_path / "recording").mkdir()
+        (tmp_path / "list.json").write_text("[]")
+        for place, fault in (
+            ("recording", "net-64.json cannot be read as COCO JSON"),
+            ("list.json", "list.json holds a list, not a COCO dataset"),
+        ):
+            code, text = refused(
+                *("--zoo", str(zoo), "--runtime", "simulated", "--answers", str(tmp_path / place)),
+                *("--out", str(tmp_path / "out")),
+            )
+            assert code == 2
+            assert fault in text
+            assert "Traceback" not in text
 
     def test_impossible_options(self, tmp_path: Path) -> None:
         (tmp_path / "server.toml").write_text("devises = 2\n")

@@ -228,6 +228,10 @@ class TestOptions:
         with pytest.raises(ConfigError, match="two zoos for one group among a, b; write GROUP=ZOO"):
             self.load(zoo=("a", "b"))
 
+    def test_answers_by_group(self) -> None:
+        options = self.load(zoo=("a", "boats=b"), runtime="simulated", answers=("/here/a.json", "boats=there"))
+        assert options.answer_places == {"default": "/here/a.json", "boats": str(Path("there").absolute())}
+
     def test_the_environment_gives_lists_as_text(self) -> None:
         options = config.load(
             ServerOptions, environment={"MOONJELLY_SERVER_SPEEDS": "1,0.5"}, prefix="MOONJELLY_SERVER_"
@@ -242,6 +246,12 @@ class TestOptions:
             ({"dispatcher": "guess"}, "'dispatcher' = 'guess': Value error, allowed: edf-adaptive"),
             ({"tls_cert": "cert.pem"}, "tls_cert and tls_key go together"),
             ({"zoo": ()}, "zoo is empty; name one"),
+            (
+                {"answers": "a.json"},
+                "answers are for simulated devices and the runtime is 'auto'; add runtime simulated",
+            ),
+            ({"answers": "b=a.json", "runtime": "simulated"}, "group 'b', which has no zoo; groups: default"),
+            ({"answers": "a.json,b.json", "runtime": "simulated"}, "two answers for one group among a.json, b.json"),
         ],
     )
     def test_the_impossible_is_named(self, overrides: dict[str, Any], text: str) -> None:

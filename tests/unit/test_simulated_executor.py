@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import itertools
 
-import numpy as np
 import pytest
 
 from moonjelly.errors import ConfigError, ExecutorError, ModelError
 from moonjelly.inference import (
     FrameInput,
-    RecordedAnswers,
     SimulatedExecutor,
     SimulationOptions,
     SyntheticAnswers,
@@ -21,7 +19,7 @@ from moonjelly.inference import (
 from moonjelly.inference import simulated as module
 from moonjelly.inference.protocol import ModelSource
 from moonjelly.profiles import Profile
-from moonjelly.types import Detections, Variant
+from moonjelly.types import Variant
 
 VARIANTS = (Variant("a", "net", 64), Variant("b", "net", 96))
 PROFILE = Profile("bench", VARIANTS, (0.1, 0.2), ((2.0, 3.0), (40.0, 50.0)))
@@ -87,27 +85,6 @@ def test_synthetic_answers_depend_on_seed_stream_and_frame_alone() -> None:
 
     assert seen(0, "x", 5) == seen(0, "x", 5)
     assert len({seen(0, "x", 5), seen(1, "x", 5), seen(0, "y", 5), seen(0, "x", 6)}) == 4
-
-
-def seen(score: float) -> Detections:
-    return Detections(np.zeros((1, 4), np.float32), np.full(1, score, np.float32), np.zeros(1, np.int32))
-
-
-def test_recorded_answers_are_given_per_variant_and_frame_and_wrap_around(slept: list[float]) -> None:
-    recorded = RecordedAnswers({"a": [seen(0.1), seen(0.2)], "b": [seen(0.3), seen(0.4)]})
-    executor = make_executor("simulated", profile=PROFILE, answers=recorded)
-    for variant in VARIANTS:
-        executor.load(variant, SOURCE, 2)
-    later = [FrameInput("camera", number, None) for number in (2, 5)]
-    assert [float(found.scores[0]) for found in executor.infer("a", later)] == pytest.approx([0.1, 0.2])
-    assert [float(found.scores[0]) for found in executor.infer("b", later)] == pytest.approx([0.3, 0.4])
-
-
-def test_recordings_with_holes_are_refused() -> None:
-    with pytest.raises(ExecutorError, match="same frames for every variant"):
-        RecordedAnswers({"a": [seen(0.1)], "b": []})
-    with pytest.raises(ExecutorError, match="nothing was recorded of variant 'b'; there are a"):
-        RecordedAnswers({"a": [seen(0.1)]}).detections("b", "camera", 0)
 
 
 @pytest.mark.parametrize("options", [{"jitter": 1.0}, {"jitter": -0.1}, {"scale": -1.0}])

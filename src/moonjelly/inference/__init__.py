@@ -3,7 +3,7 @@
 from moonjelly.inference.factory import cuda_devices, device_kind, make_executor, resolve_runtime
 from moonjelly.inference.options import PostOptions
 from moonjelly.inference.protocol import ArtifactCache, DeviceInfo, Executor, FrameInput, ModelSource
-from moonjelly.inference.simulated import RecordedAnswers, SimulatedExecutor, SimulationOptions, SyntheticAnswers
+from moonjelly.inference.simulated import SimulatedExecutor, SimulationOptions, SyntheticAnswers
 
 __all__ = [
     "ArtifactCache",
@@ -12,7 +12,6 @@ __all__ = [
     "FrameInput",
     "ModelSource",
     "PostOptions",
-    "RecordedAnswers",
     "SimulatedExecutor",
     "SimulationOptions",
     "SyntheticAnswers",

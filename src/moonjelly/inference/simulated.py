@@ -6,7 +6,7 @@ Nothing on the interface tells it from a real one. It sleeps to an absolute inst
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
@@ -75,33 +75,6 @@ def _draw(seed: int, class_count: int, stream: str) -> _Drawn:
         scores=np.sort(draw.uniform(0.3, 1.0, count))[::-1].astype(np.float32),
         classes=draw.integers(0, class_count, count).astype(np.int32),
     )
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class RecordedAnswers:
-    """What was once seen in the frames of one recording; a stream that goes on past its end sees it again.
-
-    Attributes:
-        by_variant: variant name to detections by frame; every variant has the same, positive number of frames.
-    """
-
-    by_variant: Mapping[str, Sequence[Detections]]
-
-    def __post_init__(self) -> None:
-        lengths = {name: len(frames) for name, frames in self.by_variant.items()}
-        if len(set(lengths.values())) != 1 or 0 in lengths.values():
-            raise ExecutorError(f"recorded detections need the same frames for every variant, at least one: {lengths}")
-
-    def detections(self, variant: str, stream: str, frame_id: int) -> Detections:
-        """What ``variant`` saw in the recording's frame.
-
-        Raises:
-            ExecutorError: nothing was recorded of ``variant``.
-        """
-        frames = self.by_variant.get(variant)
-        if frames is None:
-            raise ExecutorError(f"nothing was recorded of variant '{variant}'; there are {', '.join(self.by_variant)}")
-        return frames[frame_id % len(frames)]
 
 
 @dataclass(frozen=True, slots=True)

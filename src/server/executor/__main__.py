@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,7 +16,8 @@ from moonjelly.errors import ExecutorError, MoonjellyError
 from moonjelly.inference import make_executor
 from moonjelly.inference.preprocess import DecodeLimits
 from moonjelly.inference.protocol import Executor
-from moonjelly.inference.simulated import SimulationOptions, SyntheticAnswers
+from moonjelly.inference.recorded import read_answers
+from moonjelly.inference.simulated import Answers, SimulationOptions, SyntheticAnswers
 from moonjelly.profiles import ProfileOptions
 from moonjelly.repository import FileCache, Zoo, load_zoo
 from server import ipc
@@ -93,11 +95,15 @@ def _executor(configure: ipc.Configure, zoos: dict[str, Zoo]) -> Executor:
         )
     reading = ProfileOptions(percentile=_SIMULATED_PERCENTILE, max_batch=configure.max_batch)
     profile = merged_profile({group: zoo.profile(configure.kind, reading) for group, zoo in zoos.items()})
-    answers = GroupAnswers({group: SyntheticAnswers(len(zoo.classes)) for group, zoo in zoos.items()})
+    answers = GroupAnswers({group: _answers(configure.answers.get(group), zoo) for group, zoo in zoos.items()})
     options = SimulationOptions(seed=configure.seed + configure.device, scale=configure.scale / configure.speed)
     return make_executor(
         "simulated", device=configure.device_index, profile=profile, simulation=options, answers=answers
     )
+
+
+def _answers(place: str | None, zoo: Zoo) -> Answers:
+    return read_answers(Path(place), zoo.variants, zoo.classes) if place else SyntheticAnswers(len(zoo.classes))
 
 
 def _intake(
