@@ -32,11 +32,11 @@ def main() -> int:
     for seed in SEEDS:
         scene = Scene(seed)
         for index in range(WARM_UP):
-            scene.frame(index)
+            scene.picture(index)
         drawing = codec = 0
         for index in range(WARM_UP, WARM_UP + FRAMES):
             started = time.process_time_ns()
-            picture, _ = scene.frame(index)
+            picture = scene.picture(index)
             drawn = time.process_time_ns()
             simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(picture, 90, "RGB", "420"), "RGB")
             drawing += drawn - started

@@ -41,6 +41,14 @@ def test_the_same_seed_gives_the_same_frames_in_any_order() -> None:
         assert same(labels, expected[index // 6][1])
 
 
+@pytest.mark.parametrize("daylight", [1.0, 0.0])
+def test_a_picture_without_its_truth_is_the_frames_picture(daylight: float) -> None:
+    options = dataclasses.replace(SMALL, drift=Drift.steady(Conditions(daylight=daylight, rain=0.5, density=2.0)))
+    labelled, plain = Scene(5, options), Scene(5, options)
+    for index in (0, 1, 40):
+        np.testing.assert_array_equal(plain.picture(index), labelled.frame(index)[0])
+
+
 def test_a_frame_handed_out_is_the_callers_to_change() -> None:
     scene = Scene(4, SMALL)
     first, _ = scene.frame(3)

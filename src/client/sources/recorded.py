@@ -99,7 +99,7 @@ class SyntheticScene:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """See :meth:`Recording.read`."""
-        return self.scene.frame(index)[0]
+        return self.scene.picture(index)
 
     def close(self) -> None:
         """Nothing is open."""

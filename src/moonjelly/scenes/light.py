@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,12 @@ _NIGHT = np.asarray([0.2, 0.22, 0.3])
 DUSK_AT = 0.35
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Light:
-    """The light of a scene in whole steps; equal lights give equal pictures."""
+    """The light of a scene in whole steps; equal lights give equal pictures.
+
+    What follows from the steps is asked for by every body of every frame, so it is worked out once.
+    """
 
     daylight_step: int
     rain_step: int
@@ -32,7 +36,13 @@ class Light:
     def of(conditions: Conditions) -> Light:
         """The nearest step."""
         values = (conditions.daylight, conditions.rain, conditions.fog, conditions.snow)
-        return Light(*(round(value * STEPS) for value in values))
+        return _light(*(round(value * STEPS) for value in values))
+
+    @cached_property
+    def number(self) -> int:
+        """Tells it from every other light."""
+        steps = (self.daylight_step, self.rain_step, self.fog_step, self.snow_step)
+        return sum(step * (STEPS + 1) ** place for place, step in enumerate(steps))
 
     @property
     def daylight(self) -> float:
@@ -54,7 +64,7 @@ class Light:
         """0 to 1."""
         return self.snow_step / STEPS
 
-    @property
+    @cached_property
     def gain(self) -> NDArray[np.float64]:
         """``(3,)`` factor on the colour of everything that does not shine."""
         if self.daylight >= DUSK_AT:
@@ -64,17 +74,17 @@ class Light:
             gain = _NIGHT + (_DUSK - _NIGHT) * (self.daylight / DUSK_AT)
         return np.asarray(gain) * (1.0 - 0.25 * max(self.rain, self.snow, 0.6 * self.fog))
 
-    @property
+    @cached_property
     def lamps(self) -> float:
         """How strongly lamps show: 0 on a clear day, 1 at night."""
         return min(1.0, max(1.0 - self.daylight / 0.6, 0.35 * max(self.rain, self.fog, self.snow)))
 
-    @property
+    @cached_property
     def haze(self) -> NDArray[np.float64]:
         """``(3,)`` colour of fog in [0, 1]."""
         return np.asarray([0.78, 0.8, 0.82]) * self.gain
 
-    @property
+    @cached_property
     def sight_m(self) -> float:
         """Distance at which the haze hides 63 %."""
         thickness = 0.8 / 400.0 + self.fog / 38.0 + self.snow / 160.0 + self.rain / 260.0
@@ -85,8 +95,13 @@ class Light:
         return 1.0 - math.exp(-distance_m / self.sight_m)
 
     def through_fog(self, fog: float) -> NDArray[np.float32]:
-        """``(3, 4)`` matrix from premultiplied colour and opacity to lit colour behind a share ``fog`` of haze."""
-        matrix = np.zeros((3, 4), np.float32)
-        np.fill_diagonal(matrix, self.gain * (1.0 - fog))
-        matrix[:, 3] = self.haze * fog
+        """``(4, 4)`` matrix from premultiplied colour and opacity to lit ones behind a share ``fog`` of haze."""
+        matrix = np.eye(4, dtype=np.float32)
+        matrix[[0, 1, 2], [0, 1, 2]] = self.gain * (1.0 - fog)
+        matrix[:3, 3] = self.haze * fog
         return matrix
+
+
+@lru_cache(maxsize=64)
+def _light(daylight_step: int, rain_step: int, fog_step: int, snow_step: int) -> Light:
+    return Light(daylight_step, rain_step, fog_step, snow_step)

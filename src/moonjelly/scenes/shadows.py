@@ -24,10 +24,17 @@ FOOTPRINTS_M: dict[str, tuple[float, float]] = {
     "sign": (0.4, 0.4),
 }
 """Length and width on the ground."""
+DARKNESS_STEPS = 16
 _DISC_SIDE = 96
 _BEAM_M = (5.0, 2.6)
-_REMEMBERED = 800
+_REMEMBERED = 4000
 _KEPT_UP_TO_PX = 320
+
+
+def darkness_of(light: Light) -> int:
+    """How dark shadows are in ``light``, in :data:`DARKNESS_STEPS`."""
+    strength = 0.3 + 0.35 * light.daylight * (1.0 - max(light.rain, light.fog, light.snow))
+    return round(strength * DARKNESS_STEPS)
 
 
 class Shadows:
@@ -39,22 +46,20 @@ class Shadows:
         self._disc = np.clip((1.0 - distance) / 0.45, 0.0, 1.0)
         self._kept: dict[tuple[int, int, int], NDArray[np.uint8]] = {}
 
-    def cast(self, picture: NDArray[np.uint8], name: str, yaw: float, spot: Spot, light: Light) -> None:
-        """Darken the ground under a body."""
+    def cast(self, picture: NDArray[np.uint8], name: str, yaw: float, spot: Spot, darkness: int) -> None:
+        """Darken the ground under a body by so many of :data:`DARKNESS_STEPS`."""
         long_m, wide_m = FOOTPRINTS_M[name]
         sine, cosine = abs(math.sin(yaw)), abs(math.cos(yaw))
         half_x = 0.62 * (long_m * sine + wide_m * cosine) * spot.px_per_m
         half_y = 0.62 * (long_m * cosine + wide_m * sine) * spot.px_per_m * math.sin(spot.depression)
         if half_y < 1.0:
             return
-        strength = 0.3 + 0.35 * light.daylight * (1.0 - max(light.rain, light.fog, light.snow))
-        step = round(strength * 16)
         window = _window(picture, (spot.column, spot.row), half_x, half_y)
         if window is None:
             return
         under, part, size = window
-        shade = self._soft(size, part, step, 255.0, -255.0 * step / 16)
-        under[:] = cv2.multiply(under, shade, scale=1.0 / 255.0)
+        shade = self._soft(size, part, darkness, 255.0, -255.0 * darkness / DARKNESS_STEPS)
+        cv2.multiply(under, shade, dst=under, scale=1.0 / 255.0)
 
     def shine(self, picture: NDArray[np.uint8], spot: Spot, light: Light) -> None:
         """Brighten the ground where headlamps meet it."""
@@ -65,7 +70,7 @@ class Shadows:
             return
         under, part, size = window
         step = 32 + round(10.0 * light.lamps * (1.0 - light.fog_at(spot.distance_m)))
-        under[:] = cv2.add(under, self._soft(size, part, step, 0.0, 6.0 * (step - 32)))
+        cv2.add(under, self._soft(size, part, step, 0.0, 6.0 * (step - 32)), dst=under)
 
     def _soft(
         self, size: tuple[int, int], part: tuple[slice, slice], step: int, base: float, gain: float

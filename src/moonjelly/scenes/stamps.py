@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from moonjelly.scenes.bodies import build
 from moonjelly.scenes.light import Light
-from moonjelly.scenes.sprites import DEPRESSION_STEP, YAW_STEPS, Look, Sprite, rasterise
+from moonjelly.scenes.sprites import DEPRESSION_STEP, YAW_STEPS, Figure, Look, Sprite, rasterise
 
 CUT_OFF = 40
 """Opacity out of 255 below which a pixel is cut off."""
@@ -31,8 +31,7 @@ STAMPS_REMEMBERED = 1500
 SPRITES_REMEMBERED = 600
 
 
-@dataclass(frozen=True, slots=True)
-class Spot:
+class Spot(NamedTuple):
     """Where a body's origin is in the frame.
 
     Attributes:
@@ -76,14 +75,12 @@ class LitSprite:
     """A sprite in a certain light and behind a certain fog.
 
     Attributes:
-        colour: ``(h, w, 3)`` uint8, premultiplied.
-        opacity: ``(h, w)`` uint8.
+        pixels: ``(h, w, 4)`` uint8: premultiplied red, green, blue, and opacity.
         origin: column and row of the body's origin.
         px_per_m: scale.
     """
 
-    colour: NDArray[np.uint8]
-    opacity: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
     origin: tuple[float, float]
     px_per_m: float
 
@@ -95,6 +92,7 @@ class StampBook:
         self._seed = seed
         self._frame = (width, height)
         self._side_px = min(320, max(48, width // 4))
+        self._figures: dict[tuple[str, int, int], Figure] = {}
         self._sprites: dict[Look, Sprite] = {}
         self._lit: dict[_Lighting, LitSprite] = {}
         self._stamps: dict[tuple[_Lighting, int], Stamp] = {}
@@ -102,12 +100,12 @@ class StampBook:
     def stamp(self, look: Look, spot: Spot, light: Light, lamps: bool) -> Stamp | None:
         """``look`` at ``spot``, its own lamps shining when ``lamps``; ``None`` when it is outside the frame."""
         fog = round(light.fog_at(spot.distance_m) * FOG_STEPS)
-        lighting = (look, light, fog, lamps)
+        lighting = (look, light.number, fog, lamps)
         lit = self._lit.get(lighting)
         if lit is None:
             lit = _light(self._sprite(look), light, fog / FOG_STEPS, lamps)
             _remember(self._lit, lighting, lit, SPRITES_REMEMBERED)
-        larger = max(lit.opacity.shape)
+        larger = max(lit.pixels.shape)
         # The larger side decides, and grows in steps of about 2 %, so that stamps are used again.
         side = max(1, round(larger * spot.px_per_m / lit.px_per_m))
         side -= side % max(1, side // 50)
@@ -122,16 +120,23 @@ class StampBook:
     def _sprite(self, look: Look) -> Sprite:
         sprite = self._sprites.get(look)
         if sprite is None:
-            # The sum of its letters tells a class from another; the stride must not change the look.
-            random = np.random.default_rng((self._seed, sum(map(ord, look.name)), look.style))
-            solids = build(look.name, random, look.motion)
             yaw = 2.0 * math.pi * look.yaw / YAW_STEPS
-            sprite = rasterise(solids, yaw, look.depression * DEPRESSION_STEP, self._side_px)
+            sprite = rasterise(self._figure(look), yaw, look.depression * DEPRESSION_STEP, self._side_px)
             _remember(self._sprites, look, sprite, SPRITES_REMEMBERED)
         return sprite
 
+    def _figure(self, look: Look) -> Figure:
+        key = (look.name, look.style, look.motion)
+        figure = self._figures.get(key)
+        if figure is None:
+            # The sum of its letters tells a class from another; the stride must not change the look.
+            random = np.random.default_rng((self._seed, sum(map(ord, look.name)), look.style))
+            figure = Figure.of(build(look.name, random, look.motion))
+            self._figures[key] = figure
+        return figure
 
-_Lighting = tuple[Look, Light, int, bool]
+
+_Lighting = tuple[Look, int, int, bool]
 _Key = TypeVar("_Key")
 _Kept = TypeVar("_Kept")
 
@@ -143,10 +148,19 @@ def _remember(kept: dict[_Key, _Kept], key: _Key, value: _Kept, most: int) -> No
 
 
 def _light(sprite: Sprite, light: Light, fog: float, lamps: bool) -> LitSprite:
-    colour = _bytes(cv2.transform(sprite.base, light.through_fog(fog)))
+    pixels = _bytes(cv2.transform(sprite.base, light.through_fog(fog)))
     if lamps and sprite.lamps is not None:
-        colour = _bytes(cv2.scaleAdd(sprite.lamps, light.lamps * (1.0 - fog), colour))
-    return LitSprite(colour, sprite.base[:, :, 3].copy(), sprite.origin, sprite.px_per_m)
+        colour = _bytes(cv2.scaleAdd(sprite.lamps, light.lamps * (1.0 - fog), _colour(pixels)))
+        cv2.mixChannels([colour], [pixels], [0, 0, 1, 1, 2, 2])
+    return LitSprite(pixels, sprite.origin, sprite.px_per_m)
+
+
+def _colour(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return _bytes(cv2.cvtColor(pixels, cv2.COLOR_RGBA2RGB))
+
+
+def _opacity(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return _bytes(cv2.extractChannel(pixels, 3))
 
 
 def _bytes(array: object) -> NDArray[np.uint8]:
@@ -155,19 +169,19 @@ def _bytes(array: object) -> NDArray[np.uint8]:
 
 
 def _whole(lit: LitSprite, ratio: float) -> Stamp:
-    height, width = lit.opacity.shape
+    height, width = lit.pixels.shape[:2]
     size = (max(1, round(width * ratio)), max(1, round(height * ratio)))
     interpolation = cv2.INTER_AREA if ratio < 0.6 else cv2.INTER_LINEAR
-    opacity = _bytes(cv2.resize(lit.opacity, size, interpolation=interpolation))
-    colour = _bytes(cv2.resize(lit.colour, size, interpolation=interpolation))
+    pixels = _bytes(cv2.resize(lit.pixels, size, interpolation=interpolation))
+    colour, opacity = _colour(pixels), _opacity(pixels)
     if max(size) <= CUT_UP_TO_PX:
         opacity = _bytes(cv2.LUT(opacity, _CUT))
         colour = _bytes(cv2.bitwise_and(colour, cv2.cvtColor(cv2.LUT(opacity, _ANY), cv2.COLOR_GRAY2RGB)))
-    if not opacity.any():
+    if not cv2.hasNonZero(opacity):
         # Too thin for its size in pixels: it stays as a dot where it stands.
         opacity[-1, size[0] // 2] = CUT_OFF
     body = _bytes(cv2.LUT(opacity, _MOST))
-    if not body.any():
+    if not cv2.hasNonZero(body):
         body = _bytes(cv2.LUT(opacity, _ANY))
     left, top = -round(lit.origin[0] * size[0] / width), -round(lit.origin[1] * size[1] / height)
     return _trimmed(colour, opacity, body, float(cv2.countNonZero(body)), left, top)
@@ -175,7 +189,7 @@ def _whole(lit: LitSprite, ratio: float) -> Stamp:
 
 def _part(lit: LitSprite, ratio: float, spot: Spot, frame: tuple[int, int]) -> Stamp | None:
     """What of a large stamp is within the frame."""
-    height, width = lit.opacity.shape
+    height, width = lit.pixels.shape[:2]
     left, top = -round(lit.origin[0] * ratio), -round(lit.origin[1] * ratio)
     column, row = round(spot.column), round(spot.row)
     x0, y0 = max(0, -(column + left)), max(0, -(row + top))
@@ -185,12 +199,13 @@ def _part(lit: LitSprite, ratio: float, spot: Spot, frame: tuple[int, int]) -> S
     # Pixel centres of the part, traced back to the sprite.
     back = np.asarray([[1 / ratio, 0, (x0 + 0.5) / ratio - 0.5], [0, 1 / ratio, (y0 + 0.5) / ratio - 0.5]])
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    opacity = _bytes(cv2.warpAffine(lit.opacity, back, (x1 - x0, y1 - y0), flags=how))
-    if not opacity.any():
+    pixels = _bytes(cv2.warpAffine(lit.pixels, back, (x1 - x0, y1 - y0), flags=how))
+    opacity = _opacity(pixels)
+    if not cv2.hasNonZero(opacity):
         return None
-    colour = _bytes(cv2.warpAffine(lit.colour, back, (x1 - x0, y1 - y0), flags=how))
-    pixels = np.count_nonzero(lit.opacity >= SOLID) * ratio * ratio
-    return _trimmed(colour, opacity, _bytes(cv2.LUT(opacity, _MOST)), pixels, left + x0, top + y0)
+    count = cv2.countNonZero(cv2.LUT(_opacity(lit.pixels), _MOST)) * ratio * ratio
+    body = _bytes(cv2.LUT(opacity, _MOST))
+    return _trimmed(_colour(pixels), opacity, body, count, left + x0, top + y0)
 
 
 def _trimmed(

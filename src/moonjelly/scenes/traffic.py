@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -53,8 +54,7 @@ class Resident:
     sway_phase: float
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(NamedTuple):
     """Something that stands on the ground at an instant.
 
     Attributes:
@@ -94,23 +94,33 @@ class Traffic:
         self._camera = camera
         self._drift = drift
         self._residents: dict[tuple[int, int], Resident | None] = {}
+        self._windows: dict[int, tuple[int, int, list[Resident]]] = {}
 
     def actors(self, instant_s: float) -> list[Actor]:
         """Everything on the road at ``instant_s``, belt by belt."""
         if len(self._residents) > CELLS_REMEMBERED:
             self._residents.clear()
-        return [
-            self._actor(belt, resident, instant_s)
-            for number, belt in enumerate(self._belts)
-            for resident in self._in_sight(number, belt, instant_s)
-        ]
+        actors: list[Actor] = []
+        for number, belt in enumerate(self._belts):
+            travelled_m = belt.travelled_m(instant_s)
+            strides_per_m = _STRIDES_PER_M[belt.kind]
+            for resident in self._around(number, belt, travelled_m):
+                along_m = travelled_m - resident.belt_m
+                if 0.0 <= along_m <= belt.length_m:
+                    actors.append(self._actor(belt, resident, along_m, strides_per_m))
+        return actors
 
-    def _in_sight(self, number: int, belt: Belt, instant_s: float) -> list[Resident]:
-        travelled_m = belt.travelled_m(instant_s)
-        first = math.floor((travelled_m - belt.length_m) / belt.cell_m)
-        last = math.floor(travelled_m / belt.cell_m)
-        residents = (self._resident(number, belt, cell) for cell in range(first, last + 1))
-        return [one for one in residents if one is not None and 0.0 <= travelled_m - one.belt_m <= belt.length_m]
+    def _around(self, number: int, belt: Belt, travelled_m: float) -> list[Resident]:
+        """The residents of the cells that touch the visible stretch; those cells change every few frames only."""
+        cell_m = belt.cell_m
+        first = math.floor((travelled_m - belt.length_m) / cell_m)
+        last = math.floor(travelled_m / cell_m)
+        known = self._windows.get(number)
+        if known is None or known[0] != first or known[1] != last:
+            cells = (self._resident(number, belt, cell) for cell in range(first, last + 1))
+            known = (first, last, [one for one in cells if one is not None])
+            self._windows[number] = known
+        return known[2]
 
     def _resident(self, number: int, belt: Belt, cell: int) -> Resident | None:
         key = (number, cell)
@@ -138,8 +148,7 @@ class Traffic:
             sway_phase=2.0 * math.pi * float(phase),
         )
 
-    def _actor(self, belt: Belt, resident: Resident, instant_s: float) -> Actor:
-        along_m = belt.travelled_m(instant_s) - resident.belt_m
+    def _actor(self, belt: Belt, resident: Resident, along_m: float, strides_per_m: float) -> Actor:
         x, z = belt.place(along_m)
         moving = belt.kind is not BeltKind.PARKED
         sway_m = resident.sway_m * math.sin(resident.sway_phase + 0.12 * along_m) if moving else 0.0
@@ -149,8 +158,8 @@ class Traffic:
         else:
             heading = self._camera.heading(z) + (0.0 if belt.forward else math.pi)
             x += sway_m
-        strides = _STRIDES_PER_M[belt.kind] * along_m + resident.sway_phase
-        motion = int(strides * MOTION_STEPS) % MOTION_STEPS if _STRIDES_PER_M[belt.kind] else 0
+        strides = strides_per_m * along_m + resident.sway_phase
+        motion = int(strides * MOTION_STEPS) % MOTION_STEPS if strides_per_m else 0
         name = CLASSES[resident.kind]
         lamps = moving and name not in ("person", "bicycle")
         return Actor(resident.track, name, resident.kind, resident.style, motion, x, z, heading, lamps)

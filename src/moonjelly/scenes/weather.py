@@ -14,6 +14,8 @@ from moonjelly.scenes.light import Light
 
 NOISE_PLAY = 64
 """The noise sheet is larger than the frame by so many pixels."""
+SHEETS_REMEMBERED = 4
+NOISES_REMEMBERED = 2
 _RAIN_FALL = 2.7
 """Frame heights per second."""
 _SNOW_FALL = 0.28
@@ -26,7 +28,8 @@ class Weather:
         self._seed = seed
         self._width, self._height = width, height
         self._noise = noise
-        self._sheets: dict[tuple[str, int], NDArray[np.uint8] | NDArray[np.int8]] = {}
+        self._sheets: dict[tuple[str, int], NDArray[np.uint8]] = {}
+        self._noises: dict[int, tuple[NDArray[np.uint8], NDArray[np.uint8]]] = {}
 
     def lay_over(self, picture: NDArray[np.uint8], light: Light, index: int, instant_s: float) -> None:
         """Change ``picture`` in place for frame ``index`` at ``instant_s``."""
@@ -37,10 +40,13 @@ class Weather:
         if self._noise > 0.0:
             # Sensors amplify in the dark: from about 1.5 grey levels at noon to 7 at night.
             level = round((1.5 + 5.5 * (1.0 - light.daylight)) * self._noise * 2.0)
-            sheet = self._sheet("noise", level)
-            play = np.random.default_rng((self._seed, 11, index)).integers(0, NOISE_PLAY, 2)
-            window = sheet[play[0] : play[0] + self._height, play[1] : play[1] + self._width]
-            cv2.add(picture, window, dst=picture, dtype=cv2.CV_8U)
+            top, left = np.random.default_rng((self._seed, 11, index)).integers(0, NOISE_PLAY, 2).tolist()
+            window = (slice(top, top + self._height), slice(left, left + self._width))
+            # Where one of the two is not 0 the other is: as one sheet of signed bytes it would take several times
+            # as long.
+            more, less = self._noise_at(level)
+            cv2.add(picture, more[window], dst=picture)
+            cv2.subtract(picture, less[window], dst=picture)
 
     def _fall(self, picture: NDArray[np.uint8], kind: str, step: int, light: Light, fallen: float) -> None:
         level = step * 10 + round(9.0 * (0.35 + 0.65 * light.daylight))
@@ -48,20 +54,32 @@ class Weather:
         top = self._height - 1 - int(fallen * self._height) % self._height
         cv2.add(picture, sheet[top : top + self._height], dst=picture)
 
-    def _sheet(self, kind: str, level: int) -> NDArray[np.uint8] | NDArray[np.int8]:
+    def _sheet(self, kind: str, level: int) -> NDArray[np.uint8]:
         known = self._sheets.get((kind, level))
         if known is None:
-            if len(self._sheets) >= 6:
+            if len(self._sheets) >= SHEETS_REMEMBERED:
                 self._sheets.clear()
-            random = np.random.default_rng((self._seed, sum(map(ord, kind))))
-            known = self._draw(random, kind, level)
+            known = self._draw(kind, level)
             self._sheets[(kind, level)] = known
         return known
 
-    def _draw(self, random: np.random.Generator, kind: str, level: int) -> NDArray[np.uint8] | NDArray[np.int8]:
-        if kind == "noise":
+    def _noise_at(self, level: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        """What noise adds and what it takes away."""
+        known = self._noises.get(level)
+        if known is None:
+            if len(self._noises) >= NOISES_REMEMBERED:
+                self._noises.clear()
             shape = (self._height + NOISE_PLAY, self._width + NOISE_PLAY, 3)
-            return np.clip(random.normal(0.0, level / 2.0, shape), -127, 127).astype(np.int8)
+            noise = np.clip(self._random("noise").normal(0.0, level / 2.0, shape), -127, 127).astype(np.int8)
+            known = np.maximum(noise, 0).astype(np.uint8), np.maximum(-noise, 0).astype(np.uint8)
+            self._noises[level] = known
+        return known
+
+    def _random(self, kind: str) -> np.random.Generator:
+        return np.random.default_rng((self._seed, sum(map(ord, kind))))
+
+    def _draw(self, kind: str, level: int) -> NDArray[np.uint8]:
+        random = self._random(kind)
         strength, brightness = level // 10, level % 10 / 9.0
         sheet = np.zeros((self._height, self._width), np.uint8)
         unit = self._height / 360.0

@@ -97,7 +97,7 @@ def pictures(count: int, size: int, seed: int) -> list[FrameInput]:
     """A batch of different pictures of a traffic scene."""
     scene = Scene(seed)
     return [
-        FrameInput("profiler", number, resize(scene.frame(number * _SCENE_STEP)[0], size)) for number in range(count)
+        FrameInput("profiler", number, resize(scene.picture(number * _SCENE_STEP), size)) for number in range(count)
     ]
 
 
