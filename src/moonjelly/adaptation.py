@@ -202,7 +202,9 @@ def decide(
     return Skip(SkipReason.QUEUE if queue_ms > 0.0 else SkipReason.DEADLINE)
 
 
-def next_variant(planned: int, budget_ms: Sequence[float], infer_ms: float) -> int:
+def next_variant(
+    planned: int, budget_ms: Sequence[float], infer_ms: float, latency_factor: float = LATENCY_FACTOR
+) -> int:
     """What a server asks of a client now: the planned variant, lowered at once to what the link and the time allow.
 
     Never above the plan. The device runs the planned variant whatever the frame's size, so ``infer_ms`` is that
@@ -212,8 +214,9 @@ def next_variant(planned: int, budget_ms: Sequence[float], infer_ms: float) -> i
         planned: variant index of the client's device.
         budget_ms: :func:`moonjelly.network.budgets` with the present bandwidth, per variant.
         infer_ms: of the planned variant at the planned batch.
+        latency_factor: batches that a frame waits for, its own included.
     """
-    needed_ms = LATENCY_FACTOR * infer_ms
+    needed_ms = latency_factor * infer_ms
     return next((variant for variant in range(planned, 0, -1) if budget_ms[variant] >= needed_ms), 0)
 
 

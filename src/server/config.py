@@ -12,7 +12,9 @@ from pydantic import Field, field_validator, model_validator
 from moonjelly import dispatching, planning
 from moonjelly.config import Options
 from moonjelly.errors import ConfigError
+from moonjelly.planning.cadence import INTERVAL_NS
 from moonjelly.types import DEFAULT_GROUP
+from moonjelly.units import NS_PER_S
 
 ENVIRONMENT_PREFIX = "MOONJELLY_SERVER_"
 DEFAULT_PORT = 10_001
@@ -72,7 +74,7 @@ class ServerOptions(Options):
     port: Annotated[int, Field(ge=0, le=65_535)] = DEFAULT_PORT
     policy: str = planning.DEFAULT_POLICY
     dispatcher: str = dispatching.DEFAULT
-    interval_s: Positive = 0.5
+    interval_s: Positive = INTERVAL_NS / NS_PER_S
     plan_budget_s: Positive = 0.25
     resident: Annotated[int, Field(ge=0)] = 0
     max_batch: Annotated[int, Field(ge=1, le=256)] = 12

@@ -106,7 +106,7 @@ class Engine:
             case events.PlanHeard():
                 self._fleet[event.client_id].adapter.planned(event.view)
             case events.Joined():
-                self._server.join(self._fleet[event.client_id].spec, now_ns)
+                self._tell(event.client_id, self._server.join(self._fleet[event.client_id].spec, now_ns), now_ns)
                 self._fleet.join(event.client_id, now_ns)
             case events.Left():
                 self._server.leave(event.client_id, now_ns)
@@ -119,12 +119,12 @@ class Engine:
         returned_ns = client.deliver(now_ns + ACKNOWLEDGE_NS, int(client.spec.down_delay_ns[frame.frame_id]))
         if returned_ns is not None:
             self._agenda.add(returned_ns, events.Acknowledged(frame))
-        if session is None or session.device is None:
+        if session is None or session.place.device_id is None:
             frame.outcome = Outcome.REJECTED
-            frame.reason = session.rejection if session else "the client has left"
+            frame.reason = session.place.reason if session else "the client has left"
             self._respond([frame], now_ns)
             return
-        frame.device = session.device
+        frame.device = session.place.device_id
         frame.ingest_ms = self._timing.ingest_ms
         variants = self._profile.variants
         decode_ms = side_ms(self._timing.decode_ms, variants[frame.variant].input_size, variants[-1].input_size)
@@ -157,10 +157,12 @@ class Engine:
         for device, assignment in zip(self._devices, plan.assignments, strict=True):
             device.follow(self._device_plan(device.device_id, assignment.variant, assignment.batch), now_ns)
         for client_id, view in views.items():
-            client = self._fleet[client_id]
-            heard_ns = client.deliver(now_ns, ms_to_ns(self._timing.rtt_ms / 2))
-            if heard_ns is not None:
-                self._agenda.add(heard_ns, events.PlanHeard(client_id, view))
+            self._tell(client_id, view, now_ns)
+
+    def _tell(self, client_id: int, view: PlanView, now_ns: int) -> None:
+        heard_ns = self._fleet[client_id].deliver(now_ns, ms_to_ns(self._timing.rtt_ms / 2))
+        if heard_ns is not None:
+            self._agenda.add(heard_ns, events.PlanHeard(client_id, view))
 
     def _device(self, index: int, system: System) -> SimulatedDevice:
         return SimulatedDevice(

@@ -8,27 +8,18 @@ from dataclasses import dataclass, field
 from moonjelly import network
 from moonjelly.adaptation import LATENCY_FACTOR, PlanView, next_variant
 from moonjelly.clock import Clock
-from moonjelly.network import FrameSizes, HarmonicMean
-from moonjelly.planning import Client, Device, Plan, Policy, Problem, check
-from moonjelly.planning.best_effort import devices_for_starved
+from moonjelly.network import INITIAL_BANDWIDTH_BPS, FrameSizes, HarmonicMean, answer_by_ns
+from moonjelly.placement import Place, Running, is_broken, link_changed, link_fell, newcomer, places
+from moonjelly.planning import Assignment, Client, Device, Plan, Policy, Problem, check
+from moonjelly.planning.cadence import asked_run_ns, periodic_run_ns
+from moonjelly.planning.overhead import overhead_ms, smoothed_ms
 from moonjelly.profiles import Profile
 from moonjelly.telemetry import PlanRow
 from moonjelly.types import DEFAULT_GROUP
-from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant, ServerInstant, ms_to_ns
+from moonjelly.units import NS_PER_MS, ClientInstant, ServerInstant, ms_to_ns
 from simulation.events import Agenda, Frame, PlanDue, PlanMade
 from simulation.systems import System
 from simulation.workload import ClientSpec, Workload
-
-PERIOD_NS = NS_PER_S // 2
-MIN_INTERVAL_NS = NS_PER_S // 10
-"""Planning is not triggered more often than this."""
-FIXED_OVERHEAD_MS = 2.0
-"""Added to the measured times of the server when planning (Jellyfish, section III)."""
-INITIAL_BPS = 8e6
-"""Assumed of a client that has not reported any bandwidth."""
-MARGIN_MS = 1.0
-"""Kept free before a deadline for what delays an answer on its way."""
-_SMOOTHING = 0.5
 
 
 @dataclass(slots=True)
@@ -37,20 +28,21 @@ class Session:
 
     Attributes:
         bandwidth_bps: as planning uses it.
+        snapshot_bps: what the latest planning problem says.
+        planned_bps: what its place was computed with.
         sizes: learnt encoded sizes; stays empty where the system plans with the table.
         harmonic: Jellyfish's smoothing of the reports.
-        device: that takes its frames; ``None``: rejected.
-        promised: the plan has a place for it (else best effort).
+        place: what it has of the plan.
     """
 
     spec: ClientSpec
-    bandwidth_bps: float = INITIAL_BPS
+    place: Place
+    bandwidth_bps: float = INITIAL_BANDWIDTH_BPS
+    snapshot_bps: float = INITIAL_BANDWIDTH_BPS
+    planned_bps: float = INITIAL_BANDWIDTH_BPS
     rtt_ms: float = 0.0
     sizes: FrameSizes = field(default_factory=FrameSizes)
     harmonic: HarmonicMean = field(default_factory=HarmonicMean)
-    device: int | None = None
-    promised: bool = False
-    rejection: str = ""
 
 
 class SimulatedServer:
@@ -81,10 +73,11 @@ class SimulatedServer:
         self._agenda = agenda
         self._record = record
         self._devices = tuple(Device(index, kind, speed) for index, (kind, speed) in enumerate(workload.devices))
+        self._idle = tuple(Assignment(device.device_id, DEFAULT_GROUP, 0, 1) for device in self._devices)
         self._profiles = {(kind, DEFAULT_GROUP): profile for kind, profile in workload.profiles.items()}
         self._input_sizes = tuple(variant.input_size for variant in self.profile.variants)
-        self._overhead_ms = 0.0
-        self._planned_at_ns = -PERIOD_NS
+        self._measured_ms = 0.0
+        self._planned_at_ns: int | None = None
         self._due_ns: int | None = None
         self._due_reason = ""
         self._due_number = 0
@@ -100,12 +93,23 @@ class SimulatedServer:
     @property
     def overhead_ms(self) -> float:
         """The server's own share beside waiting and inference, as planning counts it."""
-        return self._overhead_ms + FIXED_OVERHEAD_MS
+        return overhead_ms((self._measured_ms,))
 
-    def join(self, spec: ClientSpec, now_ns: int) -> None:
-        """Open a session. Until the plan knows it, the first device takes its frames if it can."""
-        self.sessions[spec.client_id] = Session(spec, rtt_ms=self._workload.timing.rtt_ms, device=0)
+    def join(self, spec: ClientSpec, now_ns: int) -> PlanView:
+        """Open a session; what its client is told of its place until the plan knows it."""
+        session = Session(spec, Place(), rtt_ms=self._workload.timing.rtt_ms)
+        session.place = newcomer(
+            DEFAULT_GROUP,
+            spec.fps,
+            self._budgets(session),
+            self._running(),
+            self._profiles,
+            LATENCY_FACTOR,
+            self._system.rho,
+        )
+        self.sessions[spec.client_id] = session
         self.trigger("join", now_ns)
+        return self.view(session)
 
     def leave(self, client_id: int, now_ns: int) -> None:
         """Close a session."""
@@ -119,13 +123,13 @@ class SimulatedServer:
             return None
         self._learn(session, frame)
         captured_ns = network.captured_at_server(frame.captured, frame.sent, ServerInstant(now_ns), frame.offset)
-        timing = self._workload.timing
         frame.received = ServerInstant(now_ns)
         frame.uplink_ms = (now_ns - captured_ns) / NS_PER_MS
         frame.estimated_bps = session.bandwidth_bps
-        margin_ms = session.rtt_ms / 2 + timing.respond_ms + MARGIN_MS
-        frame.deadline_ns = captured_ns + ms_to_ns(session.spec.slo_ms - min(margin_ms, session.spec.slo_ms))
-        if self._system.plans_on_bandwidth and session.promised and not self._fits(session):
+        answer_ns = answer_by_ns(captured_ns, session.spec.slo_ms, session.rtt_ms)
+        frame.deadline_ns = answer_ns - ms_to_ns(self._workload.timing.respond_ms)
+        looked_at = self._system.plans_on_bandwidth and link_changed(session.bandwidth_bps, session.snapshot_bps)
+        if looked_at and is_broken(session.place, self._budgets(session), LATENCY_FACTOR):
             self.trigger("bandwidth", now_ns)
         return session
 
@@ -134,13 +138,13 @@ class SimulatedServer:
         own_ms = self._workload.timing.ingest_ms + self._workload.timing.respond_ms
         if frame.queued_ns is not None:
             own_ms += (frame.queued_ns - frame.received) / NS_PER_MS - self._workload.timing.ingest_ms
-        self._overhead_ms += _SMOOTHING * (own_ms - self._overhead_ms)
+        self._measured_ms = smoothed_ms(self._measured_ms, own_ms)
         session = self.sessions.get(frame.client_id)
         frame.next_variant = 0 if session is None else self._asked(session)
 
     def trigger(self, reason: str, now_ns: int) -> None:
-        """Plan as soon as the last run is :data:`MIN_INTERVAL_NS` ago."""
-        self._plan_at(max(now_ns, self._planned_at_ns + MIN_INTERVAL_NS), reason)
+        """Plan as soon as the last run is long enough ago."""
+        self._plan_at(asked_run_ns(self._planned_at_ns, now_ns), reason)
 
     def plan_due(self, number: int, now_ns: int) -> None:
         """Run the policy on a snapshot; the plan takes effect a little later."""
@@ -148,7 +152,7 @@ class SimulatedServer:
             return
         reason, self._due_ns, self._planned_at_ns = self._due_reason, None, now_ns
         if self.sessions:
-            self._plan_at(now_ns + PERIOD_NS, "period")
+            self._plan_at(periodic_run_ns(now_ns), "period")
         problem = self._snapshot()
         started_ns = self._cpu_clock.now_ns()
         plan = self._policy.plan(problem, seed=self._workload.seed + self.runs)
@@ -183,48 +187,35 @@ class SimulatedServer:
     def apply(self, problem: Problem, plan: Plan) -> dict[int, PlanView]:
         """Put a plan into effect; returns what each client is told."""
         self.plan = plan
-        starved = devices_for_starved(problem, plan)
         views: dict[int, PlanView] = {}
-        for session in self.sessions.values():
-            client_id = session.spec.client_id
-            assignment = plan.device_of(client_id)
-            if assignment is not None:
-                session.device, session.promised = assignment.device_id, True
-            elif client_id in plan.rejected and client_id not in starved:
-                session.device, session.promised, session.rejection = None, False, plan.rejected[client_id]
-            elif client_id in starved:
-                session.device, session.promised = starved[client_id], False
-            views[client_id] = self.view(session)
+        for client_id, place in places(problem, plan):
+            session = self.sessions.get(client_id)
+            if session is not None:
+                session.place, session.planned_bps = place, session.snapshot_bps
+                views[client_id] = self.view(session)
         return views
 
     def view(self, session: Session) -> PlanView:
         """What a client may know of the plan."""
-        if session.device is None or self.plan is None:
-            return PlanView(session.device is not None, 0, self.profile.latency(0, 1), self.overhead_ms)
-        return PlanView(True, self._asked(session), self._infer_ms(session.device), self.overhead_ms)
+        place = session.place
+        return PlanView(place.device_id is not None, self._asked(session), place.infer_ms, self.overhead_ms)
 
     def _asked(self, session: Session) -> int:
-        if session.device is None or self.plan is None or not session.promised:
-            return 0
-        planned = self.plan.assignments[session.device].variant
-        if self._fits(session):
-            return planned
-        return next_variant(planned, self._budgets(session), self._infer_ms(session.device))
+        place = session.place
+        if not (place.promised and link_fell(session.bandwidth_bps, session.planned_bps)):
+            return place.variant
+        return next_variant(place.variant, self._budgets(session), place.infer_ms)
 
-    def _infer_ms(self, device_id: int) -> float:
-        if self.plan is None:
-            return self.profile.latency(0, 1)
-        device, assignment = self._devices[device_id], self.plan.assignments[device_id]
-        profile = self._profiles[device.kind, assignment.group]
-        return profile.latency(assignment.variant, assignment.batch, device.speed)
-
-    def _fits(self, session: Session) -> bool:
-        """Whether the planned variant still has the time that the plan promised."""
-        if session.device is None or self.plan is None:
-            return True
-        planned = self.plan.assignments[session.device].variant
-        budget_ms = self._budgets(session, self._input_sizes[planned : planned + 1])[0]
-        return budget_ms >= LATENCY_FACTOR * self._infer_ms(session.device)
+    def _running(self) -> list[Running]:
+        load_fps = dict.fromkeys(range(len(self._devices)), 0.0)
+        for session in self.sessions.values():
+            if session.place.device_id is not None:
+                load_fps[session.place.device_id] += session.spec.fps
+        assignments = self.plan.assignments if self.plan is not None else self._idle
+        return [
+            Running(device, assignment, load_fps[device.device_id])
+            for device, assignment in zip(self._devices, assignments, strict=True)
+        ]
 
     def _learn(self, session: Session, frame: Frame) -> None:
         session.rtt_ms = frame.rtt_ms or session.rtt_ms
@@ -237,25 +228,27 @@ class SimulatedServer:
             session.sizes, self._input_sizes[frame.variant], frame.quality, frame.size_bytes
         )
 
-    def _budgets(self, session: Session, input_sizes: tuple[int, ...] | None = None) -> tuple[float, ...]:
+    def _budgets(self, session: Session) -> tuple[float, ...]:
         return network.budgets(
             session.spec.slo_ms,
             session.spec.fps,
-            session.sizes.of_variants(self._input_sizes if input_sizes is None else input_sizes),
+            session.sizes.of_variants(self._input_sizes),
             session.bandwidth_bps,
             session.rtt_ms,
             self.overhead_ms,
         )
 
     def _snapshot(self) -> Problem:
+        clients = []
+        for client_id, session in self.sessions.items():
+            session.snapshot_bps = session.bandwidth_bps
+            clients.append(Client(client_id, session.spec.fps, session.spec.slo_ms, self._budgets(session)))
         return Problem(
-            clients=tuple(
-                Client(client_id, session.spec.fps, session.spec.slo_ms, self._budgets(session))
-                for client_id, session in self.sessions.items()
-            ),
+            clients=tuple(clients),
             devices=self._devices,
             profiles=self._profiles,
             previous=self.plan,
+            latency_factor=LATENCY_FACTOR,
             rho=self._system.rho,
         )
 

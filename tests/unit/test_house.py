@@ -20,7 +20,7 @@ DECIDING = [
         for name in ("network", "adaptation", "planning", "dispatching")
         for path in LIBRARY.glob(f"{name}*/**/*.py")
     ),
-    *(path for name in ("network", "adaptation", "dispatching") for path in LIBRARY.glob(f"{name}.py")),
+    *(path for name in ("network", "adaptation", "placement", "dispatching") for path in LIBRARY.glob(f"{name}.py")),
     *(ROOT / "src" / "server" / "core").glob("*.py"),
 ]
 FORBIDDEN_MODULES = {

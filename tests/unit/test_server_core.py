@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from moonjelly.planning import create_policy
+from moonjelly.planning.cadence import MIN_INTERVAL_NS
 from moonjelly.profiles import Profile
 from moonjelly.rpc import messages
 from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
@@ -85,13 +86,19 @@ class World:
         self.plan()
 
     def plan(self) -> None:
-        """Answer the latest planning request as the planner process would, until none is open."""
+        """Answer planning requests as the planner process would, until none is open or waits for its turn."""
+        answered = None
         while True:
             request = self.all(ev.AskPlanner)[-1].request
-            plan = create_policy("best-uniform").plan(request.problem)
-            self.emit(ev.PlanMade(ipc.PlanReply(request.run, plan, "", 1.0)))
-            if self.all(ev.AskPlanner)[-1].request is request:
+            if request is not answered:
+                plan = create_policy("best-uniform").plan(request.problem)
+                self.emit(ev.PlanMade(ipc.PlanReply(request.run, plan, "", 1.0)))
+                answered = request
+                continue
+            wake_ns = self.core.wake_ns()
+            if wake_ns is None or wake_ns > self.now_ns + MIN_INTERVAL_NS:
                 return
+            self.pass_ms((wake_ns - self.now_ns) / NS_PER_MS)
 
     def join(self, stream: int, **changes: Any) -> messages.Welcome | None:
         fields: dict[str, Any] = {"name": "cam", "slo_ms": 100.0, "fps": 10.0, "bandwidth_bps": 50e6}
@@ -141,9 +148,10 @@ class World:
 
 @pytest.fixture
 def world() -> World:
-    """Two devices, up."""
-    made = World(Core(settings()))
+    """Two devices, up for a while."""
+    made = World(Core(settings()), START_NS - NS_PER_S)
     made.up(0, 1)
+    made.now_ns = START_NS
     return made
 
 
@@ -336,6 +344,8 @@ class TestFrames:
         world.frame(1, 1, data=b"x" * 900, bandwidth_bps=200e3)
         world.finish(*world.all(ev.SubmitFrame))
         assert world.result(1, 1).next_variant < 2
+        assert world.core.plans == runs, "a plan was made just now"
+        world.pass_ms(MIN_INTERVAL_NS / NS_PER_MS)
         assert world.core.plans == runs + 1
         world.plan()
         assert world.rows(PlanRow)[-1].trigger == "bandwidth"

@@ -10,11 +10,12 @@ from moonjelly.network.exchange import Exchange
 from moonjelly.network.frame_sizes import DEFAULT_QUALITY, FrameSizes, prior_bytes
 from moonjelly.network.frame_sizes import observe as observe_size
 from moonjelly.network.link import LinkEstimate, LinkState, estimate, observe
-from moonjelly.network.transfer import DEFAULT_RESPONSE_BYTES, budgets, network_ms
+from moonjelly.network.transfer import DEFAULT_RESPONSE_BYTES, INITIAL_BANDWIDTH_BPS, answer_by_ns, budgets, network_ms
 
 __all__ = [
     "DEFAULT_QUALITY",
     "DEFAULT_RESPONSE_BYTES",
+    "INITIAL_BANDWIDTH_BPS",
     "ClockOffset",
     "ErrorBasedFilter",
     "Exchange",
@@ -22,6 +23,7 @@ __all__ = [
     "HarmonicMean",
     "LinkEstimate",
     "LinkState",
+    "answer_by_ns",
     "budgets",
     "captured_at_server",
     "estimate",

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from moonjelly.units import transfer_ms
+from moonjelly.units import ServerInstant, ms_to_ns, transfer_ms
 
 DEFAULT_RESPONSE_BYTES = 600
 """A result with a dozen typed boxes."""
+INITIAL_BANDWIDTH_BPS = 8_000_000.0
+"""Assumed of a client that has not reported any: a mediocre LTE uplink."""
+UNKNOWN_DOWNLINK_MS = 1.0
+"""What an answer takes to a client that has not reported its round trip."""
 
 
 def network_ms(size_bytes: float, bandwidth_bps: float, rtt_ms: float, response_bytes: float = 0.0) -> float:
@@ -47,6 +51,18 @@ def budgets(
         )
         for size in frame_bytes
     )
+
+
+def answer_by_ns(captured_ns: ServerInstant, slo_ms: float, rtt_ms: float) -> int:
+    """Latest instant at which the answer may leave the server: capture plus deadline, less the expected downlink.
+
+    Args:
+        captured_ns: on the server's clock.
+        slo_ms: end-to-end deadline.
+        rtt_ms: unloaded round trip; 0: not known.
+    """
+    downlink_ms = rtt_ms / 2.0 if rtt_ms > 0.0 else UNKNOWN_DOWNLINK_MS
+    return captured_ns + ms_to_ns(slo_ms - min(downlink_ms, slo_ms))
 
 
 def _budget(left_ms: float, size_bytes: float, fps: float, bandwidth_bps: float) -> float:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from moonjelly.adaptation import next_variant
+from moonjelly.placement import link_fell
 from moonjelly.rpc import messages
 from moonjelly.types import Detections, Outcome
 from moonjelly.units import ServerInstant, ns_to_ms
@@ -11,7 +13,6 @@ from server import ipc
 from server.core import events as ev
 from server.core.devices import DeviceState
 from server.core.frames import PendingFrame
-from server.core.placement import BANDWIDTH_CHANGE, lowered
 from server.core.rows import dispatch_row, frame_row, stage_times
 from server.core.sessions import Session
 from server.core.state import State
@@ -27,6 +28,7 @@ class Answers:
 
     def __init__(self, state: State, streams: Streams) -> None:
         self._state = state
+        self._rules = state.settings.rules
         self._names = state.names
         self._sessions = state.sessions
         self._devices = state.devices
@@ -112,10 +114,10 @@ class Answers:
         self._streams.end_if_done(session)
 
     def _next_variant(self, session: Session) -> int:
-        planned_bps = session.planned_bandwidth_bps
-        if session.bandwidth_bps >= (1.0 - BANDWIDTH_CHANGE) * planned_bps or not session.plan.placed:
-            return session.plan.variant
-        return lowered(session, self._state.budget(session))
+        place = session.place
+        if not (place.promised and link_fell(session.bandwidth_bps, session.planned_bandwidth_bps)):
+            return place.variant
+        return next_variant(place.variant, self._state.budget(session), place.infer_ms, self._rules.latency_factor)
 
     def overdue(self, now_ns: int) -> None:
         """Answer the frames whose deadline has passed, whatever their devices do."""

@@ -57,7 +57,7 @@ class Core:
         out = self._out
         out.clear()
         self._handlers[type(event)](event, now_ns)
-        if self._planning.may_start():
+        if self._planning.may_start(now_ns):
             self._plans.start(now_ns)
         return out.copy()
 

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from moonjelly.planning.overhead import smoothed_ms
 from moonjelly.planning.problem import Assignment
 from server.core.slots import SlotPool
-
-_SMOOTHING = 0.5
-"""Jellyfish's weight of the newest sample of the server's own times."""
-FIXED_OVERHEAD_MS = 2.0
-"""Added to the measured times when planning (Jellyfish, section III)."""
 
 
 @dataclass(slots=True)
@@ -41,5 +37,5 @@ class DeviceState:
 
     def observe(self, overhead_ms: float, respond_ms: float) -> None:
         """Take in one frame's times."""
-        self.overhead_ms += _SMOOTHING * (overhead_ms - self.overhead_ms)
-        self.respond_ms += _SMOOTHING * (respond_ms - self.respond_ms)
+        self.overhead_ms = smoothed_ms(self.overhead_ms, overhead_ms)
+        self.respond_ms = smoothed_ms(self.respond_ms, respond_ms)

@@ -11,13 +11,12 @@ import heapq
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from moonjelly.network import ClockOffset, captured_at_server
+from moonjelly.network import ClockOffset, answer_by_ns, captured_at_server
 from moonjelly.rpc import messages
 from moonjelly.units import NS_PER_MS, ServerInstant, ms_to_ns, transfer_ms
 
 WATCH_GRACE_NS = 2 * NS_PER_MS
 """The watch answers this long after a deadline, so that an answer on its way is sent instead of thrown away."""
-UNKNOWN_DOWNLINK_MS = 1.0
 
 
 @dataclass(slots=True)
@@ -106,10 +105,8 @@ def deadline_of(
         if frame.server_minus_client_ns is None
         else ClockOffset(frame.server_minus_client_ns, frame.offset_bound_ns)
     )
-    captured_ns: int = captured_at_server(frame.captured_ns, frame.sent_ns, ServerInstant(received_ns), offset)
+    captured_ns = captured_at_server(frame.captured_ns, frame.sent_ns, ServerInstant(received_ns), offset)
     if offset is None:
         uplink_ms = rtt_ms / 2.0 + (transfer_ms(len(frame.data), bandwidth_bps) if bandwidth_bps > 0.0 else 0.0)
-        captured_ns -= ms_to_ns(min(uplink_ms, slo_ms))
-    downlink_ms = rtt_ms / 2.0 if rtt_ms > 0.0 else UNKNOWN_DOWNLINK_MS
-    deadline_ns = captured_ns + ms_to_ns(slo_ms - min(downlink_ms, slo_ms))
-    return deadline_ns, (received_ns - captured_ns) / NS_PER_MS
+        captured_ns = ServerInstant(captured_ns - ms_to_ns(min(uplink_ms, slo_ms)))
+    return answer_by_ns(captured_ns, slo_ms, rtt_ms), (received_ns - captured_ns) / NS_PER_MS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moonjelly.network import observe_size
+from moonjelly.placement import is_broken, link_changed
 from moonjelly.rpc import messages
 from moonjelly.types import Outcome
 from moonjelly.units import NS_PER_MS, ServerInstant
@@ -10,7 +11,6 @@ from server.core import events as ev
 from server.core.answers import Answers
 from server.core.executors import Executors
 from server.core.frames import PendingFrame, deadline_of
-from server.core.placement import BANDWIDTH_CHANGE
 from server.core.sessions import Session
 from server.core.state import State
 
@@ -125,8 +125,7 @@ class Intake:
         if frame.bandwidth_bps <= 0.0:
             return
         session.bandwidth_bps = frame.bandwidth_bps
-        planned_bps = session.snapshot_bandwidth_bps
-        if session.plan.placed and abs(frame.bandwidth_bps - planned_bps) > BANDWIDTH_CHANGE * planned_bps:
-            budget = self._state.budget(session)
-            if budget[session.plan.variant] < self._rules.latency_factor * session.plan.infer_ms:
-                self._state.planning.want("bandwidth")
+        if link_changed(frame.bandwidth_bps, session.snapshot_bandwidth_bps) and is_broken(
+            session.place, self._state.budget(session), self._rules.latency_factor
+        ):
+            self._state.planning.want("bandwidth")

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from moonjelly.adaptation import next_variant
-from moonjelly.network import budgets
+from moonjelly.network import INITIAL_BANDWIDTH_BPS, budgets
+from moonjelly.placement import Place, Running
+from moonjelly.planning.overhead import overhead_ms
 from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
 from moonjelly.profiles import Profile
 from moonjelly.rpc.messages import PlanUpdate
-from server.core.devices import FIXED_OVERHEAD_MS, DeviceState
+from server.core.devices import DeviceState
 from server.core.sessions import Session
-
-INITIAL_BANDWIDTH_BPS = 8_000_000.0
-"""Assumed of a client that has not reported any: a mediocre LTE uplink."""
-MAX_OVERHEAD_MS = 20.0
-BANDWIDTH_CHANGE = 0.15
-"""A report that differs by more than this share from what was planned with is looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +35,9 @@ def bandwidth_bps(session: Session) -> float:
     return session.bandwidth_bps if session.bandwidth_bps > 0.0 else INITIAL_BANDWIDTH_BPS
 
 
-def overhead_ms(devices: Iterable[DeviceState]) -> float:
-    """The server's own share of a deadline beside waiting and inference."""
-    measured = max((device.overhead_ms for device in devices if device.up), default=0.0)
-    return min(measured, MAX_OVERHEAD_MS) + FIXED_OVERHEAD_MS
+def own_ms(devices: Iterable[DeviceState]) -> float:
+    """The server's own share of a deadline, as it is now."""
+    return overhead_ms(device.overhead_ms for device in devices if device.up)
 
 
 def budget_of(session: Session, input_sizes: tuple[int, ...], rate_bps: float, own_ms: float) -> tuple[float, ...]:
@@ -62,16 +56,16 @@ def problem_of(
 ) -> Problem:
     """The snapshot that a policy sees."""
     devices = [device for device in devices if device.up]
-    own_ms = overhead_ms(devices)
+    server_ms = own_ms(devices)
     clients = []
     for session in sessions:
         if session.wants_place(now_ns):
             rate_bps = session.snapshot_bandwidth_bps = bandwidth_bps(session)
-            budget = budget_of(session, input_sizes[session.group], rate_bps, own_ms)
+            budget = budget_of(session, input_sizes[session.group], rate_bps, server_ms)
             clients.append(Client(session.session_id, session.fps, session.slo_ms, budget, session.group))
     return Problem(
         clients=tuple(clients),
-        devices=tuple(Device(device.device_id, device.kind, device.speed) for device in devices),
+        devices=tuple(planned_device(device) for device in devices),
         profiles=rules.profiles,
         previous=previous,
         latency_factor=rules.latency_factor,
@@ -79,71 +73,36 @@ def problem_of(
     )
 
 
-def provisional(
-    session: Session,
-    budget: tuple[float, ...],
-    devices: Iterable[DeviceState],
-    load_fps: Mapping[int, float],
-    rules: Rules,
-) -> Assignment | None:
-    """A place for a newcomer on a device as it runs now, the least loaded first, until the planner has looked."""
-    for device in sorted(devices, key=lambda one: (load_fps.get(one.device_id, 0.0), one.device_id)):
-        assignment = device.assignment
-        if not device.up or assignment is None or assignment.group != session.group:
-            continue
-        profile = rules.profiles[device.kind, session.group]
-        waiting_ms = rules.latency_factor * profile.latency(assignment.variant, assignment.batch, device.speed)
-        capacity_fps = rules.rho * profile.throughput(assignment.variant, assignment.batch, device.speed)
-        offered_fps = load_fps.get(device.device_id, 0.0) + session.fps
-        if waiting_ms <= budget[assignment.variant] and offered_fps <= capacity_fps:
-            return assignment
-    return None
+def planned_device(device: DeviceState) -> Device:
+    """A device as planning sees it."""
+    return Device(device.device_id, device.kind, device.speed)
 
 
-def placed(
-    version: int,
-    assignment: Assignment,
-    device: DeviceState,
-    own_ms: float,
-    profiles: Mapping[tuple[str, str], Profile],
-) -> PlanUpdate:
-    """What a client with a place is told."""
-    profile = profiles[device.kind, assignment.group]
+def running(devices: Iterable[DeviceState], sessions: Iterable[Session], now_ns: int) -> list[Running]:
+    """What the devices that are up run now, and for how much."""
+    load_fps: dict[int, float] = {}
+    for session in sessions:
+        if session.plan.placed and session.wants_place(now_ns):
+            load_fps[session.plan.device] = load_fps.get(session.plan.device, 0.0) + session.fps
+    return [
+        Running(planned_device(device), device.assignment, load_fps.get(device.device_id, 0.0))
+        for device in devices
+        if device.up and device.assignment is not None
+    ]
+
+
+def told(place: Place, version: int, server_ms: float) -> PlanUpdate:
+    """What a client is told of its place."""
     return PlanUpdate(
         version=version,
-        placed=True,
-        variant=assignment.variant,
-        batch=assignment.batch,
-        device=assignment.device_id,
-        infer_ms=profile.latency(assignment.variant, assignment.batch, device.speed),
-        overhead_ms=own_ms,
+        placed=place.device_id is not None,
+        variant=place.variant,
+        batch=place.batch,
+        device=place.device_id or 0,
+        reason=place.reason,
+        infer_ms=place.infer_ms,
+        overhead_ms=server_ms,
     )
-
-
-def best_effort(
-    version: int,
-    assignment: Assignment,
-    device: DeviceState,
-    own_ms: float,
-    profiles: Mapping[tuple[str, str], Profile],
-) -> PlanUpdate:
-    """What a client whose link is too poor for any plan is told: it is served without a promise.
-
-    It goes on sending what its link carries, so that its bandwidth goes on being measured.
-    """
-    update = placed(version, assignment, device, own_ms, profiles)
-    reason = "served without a promise: its link is too poor for its deadline on any device"
-    return replace(update, variant=0, reason=reason)
-
-
-def rejected(version: int, reason: str, own_ms: float) -> PlanUpdate:
-    """What a client without a place is told."""
-    return PlanUpdate(version=version, placed=False, variant=0, reason=reason, overhead_ms=own_ms)
-
-
-def lowered(session: Session, budget: tuple[float, ...]) -> int:
-    """The variant to size the next frame for: the planned one, or less where the link has become worse."""
-    return next_variant(session.plan.variant, budget, session.plan.infer_ms)
 
 
 def same_place(before: PlanUpdate, after: PlanUpdate) -> bool:

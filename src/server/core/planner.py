@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moonjelly.planning.cadence import asked_run_ns, periodic_run_ns
 from moonjelly.planning.problem import Problem
 
 PLANNER_PATIENCE_NS = 5_000_000_000
@@ -12,7 +13,8 @@ PLANNER_PATIENCE_NS = 5_000_000_000
 
 @dataclass(slots=True)
 class PlanClock:
-    """At most one planning run at a time; a trigger that comes meanwhile is served right after it.
+    """At most one planning run at a time, as often as :mod:`moonjelly.planning.cadence` allows; one for all that asks
+    meanwhile.
 
     Attributes:
         interval_ns: between periodic runs.
@@ -36,9 +38,11 @@ class PlanClock:
         """Plan as soon as possible; the first of several reasons is remembered."""
         self.wanted = self.wanted or trigger
 
-    def may_start(self) -> bool:
+    def may_start(self, now_ns: int) -> bool:
         """Whether a wanted run can begin."""
-        return bool(self.wanted) and self.pending is None
+        if not self.wanted or self.pending is not None:
+            return False
+        return asked_run_ns(self.last_ns, now_ns, self.interval_ns) <= now_ns
 
     def start(self, problem: Problem, now_ns: int) -> int:
         """Begin a run; its number."""
@@ -57,10 +61,14 @@ class PlanClock:
 
     def due(self, now_ns: int) -> bool:
         """Whether the periodic run is due."""
-        return self.last_ns is None or now_ns >= self.last_ns + self.interval_ns
+        return self.last_ns is None or now_ns >= periodic_run_ns(self.last_ns, self.interval_ns)
 
     def next_ns(self, periodic: bool) -> int | None:
         """When something of this is next due."""
         if self.pending is None:
-            return self.last_ns + self.interval_ns if periodic and self.last_ns is not None else None
+            if self.last_ns is None:
+                return None
+            if self.wanted:
+                return asked_run_ns(self.last_ns, self.last_ns, self.interval_ns)
+            return periodic_run_ns(self.last_ns, self.interval_ns) if periodic else None
         return self.started_ns + (PLANNER_PATIENCE_NS if self.fallen_back else self.budget_ns)

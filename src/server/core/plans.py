@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
+from moonjelly.placement import Place, newcomer, places
 from moonjelly.planning import keep_previous
-from moonjelly.planning.best_effort import devices_for_starved
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.telemetry import PlanRow
 from server import ipc
@@ -13,15 +13,13 @@ from server.core import events as ev
 from server.core.devices import DeviceState
 from server.core.placement import (
     bandwidth_bps,
-    best_effort,
     models_of,
-    overhead_ms,
-    placed,
+    own_ms,
     problem_of,
-    provisional,
-    rejected,
     request_accuracy,
+    running,
     same_place,
+    told,
 )
 from server.core.planner import PLANNER_PATIENCE_NS
 from server.core.sessions import Session
@@ -42,19 +40,19 @@ class Plans:
 
     def place_newcomer(self, session: Session, now_ns: int) -> None:
         """A place on a device as it runs now, until there is a plan that knows the client."""
-        load_fps: dict[int, float] = {}
-        for other in self._sessions:
-            if other is not session and other.plan.placed and other.wants_place(now_ns):
-                load_fps[other.plan.device] = load_fps.get(other.plan.device, 0.0) + other.fps
+        rules = self._rules
         session.planned_bandwidth_bps = session.snapshot_bandwidth_bps = bandwidth_bps(session)
-        assignment = provisional(session, self._state.budget(session), self._devices, load_fps, self._rules)
-        own_ms = overhead_ms(self._devices)
-        if assignment is None:
-            reason = "no device can take it as they run now; a plan is being made"
-            session.plan = rejected(self._planning.run, reason, own_ms)
-        else:
-            device = self._devices[assignment.device_id]
-            session.plan = placed(self._planning.run, assignment, device, own_ms, self._rules.profiles)
+        others = (other for other in self._sessions if other is not session)
+        session.place = newcomer(
+            session.group,
+            session.fps,
+            self._state.budget(session),
+            running(self._devices, others, now_ns),
+            rules.profiles,
+            rules.latency_factor,
+            rules.rho,
+        )
+        session.plan = told(session.place, self._planning.run, own_ms(self._devices))
 
     def start(self, now_ns: int) -> None:
         """Ask the planner about things as they are."""
@@ -104,10 +102,11 @@ class Plans:
         old_models = models_of(device.assignment for device in self._devices)
         self._plan = plan
         switches = self._switch(plan)
-        own_ms = overhead_ms(self._devices)
-        starved = devices_for_starved(problem, plan)
-        for session in self._sessions:
-            self._inform(session, plan, starved.get(session.session_id), own_ms)
+        server_ms = own_ms(self._devices)
+        for client_id, place in places(problem, plan):
+            session = self._sessions.get(client_id)
+            if session is not None:
+                self._inform(session, place, server_ms)
         row = partial(
             PlanRow,
             run=self._planning.run,
@@ -138,21 +137,10 @@ class Plans:
             self.tell(device)
         return switches
 
-    def _inform(self, session: Session, plan: Plan, starved_on: int | None, own_ms: float) -> None:
-        assignment = plan.device_of(session.session_id)
-        reason = plan.rejected.get(session.session_id)
-        if starved_on is not None:
-            device = self._devices[starved_on]
-            assert device.assignment is not None
-            update = best_effort(self._planning.run, device.assignment, device, own_ms, self._rules.profiles)
-        elif assignment is not None:
-            device = self._devices[assignment.device_id]
-            update = placed(self._planning.run, assignment, device, own_ms, self._rules.profiles)
-        elif reason is not None:
-            update = rejected(self._planning.run, reason, own_ms)
-        else:
-            return  # it joined after the snapshot; the next plan is on its way
+    def _inform(self, session: Session, place: Place, server_ms: float) -> None:
+        update = told(place, self._planning.run, server_ms)
         session.planned_bandwidth_bps = session.snapshot_bandwidth_bps
+        session.place = place
         changed = not same_place(session.plan, update)
         session.plan = update
         if changed and session.stream is not None:

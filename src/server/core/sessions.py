@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from moonjelly.errors import ConfigError, ProtocolError, SessionError
 from moonjelly.network import FrameSizes
+from moonjelly.placement import Place
 from moonjelly.rpc import messages
 from moonjelly.types import Outcome
 
@@ -44,6 +45,10 @@ class Statistics:
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
 
 
+NO_PLACE = Place(reason="no plan has been made since it joined")
+UNPLANNED = messages.PlanUpdate(version=0, placed=False, variant=0, reason=NO_PLACE.reason)
+
+
 @dataclass(slots=True)
 class Session:
     """One client.
@@ -61,7 +66,8 @@ class Session:
         planned_bandwidth_bps: what its place in the plan was computed with.
         rtt_ms: as it reported last.
         sizes: what its frames weigh.
-        plan: its place.
+        place: what it has of the plan.
+        plan: what it was told of that.
         undelivered: results that ended while it was lost.
     """
 
@@ -76,6 +82,7 @@ class Session:
     rtt_ms: float
     plan: messages.PlanUpdate
     statistics: Statistics
+    place: Place = NO_PLACE
     lost_ns: int = 0
     last_frame_id: int = 0
     outstanding: int = 0
@@ -90,9 +97,6 @@ class Session:
     def wants_place(self, now_ns: int) -> bool:
         """Whether planning should count it."""
         return not self.leaving and (self.stream is not None or now_ns - self.lost_ns < KEEP_PLACE_NS)
-
-
-UNPLANNED = messages.PlanUpdate(version=0, placed=False, variant=0, reason="no plan has been made since it joined")
 
 
 class SessionTable:

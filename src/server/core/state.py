@@ -5,7 +5,7 @@ from __future__ import annotations
 from server.core import events as ev
 from server.core.devices import DeviceState
 from server.core.frames import FrameBook
-from server.core.placement import bandwidth_bps, budget_of, overhead_ms
+from server.core.placement import bandwidth_bps, budget_of, own_ms
 from server.core.planner import PlanClock
 from server.core.sessions import Session, SessionTable
 from server.core.settings import Settings
@@ -40,4 +40,4 @@ class State:
 
     def budget(self, session: Session) -> tuple[float, ...]:
         """Per variant, what is left of the client's deadline for waiting and inference, as things are now."""
-        return budget_of(session, self.input_sizes[session.group], bandwidth_bps(session), overhead_ms(self.devices))
+        return budget_of(session, self.input_sizes[session.group], bandwidth_bps(session), own_ms(self.devices))

@@ -1,0 +1,123 @@
+"""A client's place: what a plan gives it, where it goes before a plan knows it, and when its place no longer holds.
+
+These are the rules between one plan and the next. The live server and the simulation both follow them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from moonjelly.planning.best_effort import devices_for_starved
+from moonjelly.planning.problem import Assignment, Device, Plan, Problem
+from moonjelly.profiles import Profile
+
+BANDWIDTH_CHANGE = 0.15
+"""A report that differs by no more than this share from what was planned with changes nothing."""
+NO_PROMISE = "served without a promise: its link is too poor for its deadline on any device"
+NO_ROOM_NOW = "no device can take it as they run now; a plan is being made"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What one client has.
+
+    Attributes:
+        device_id: takes its frames; ``None``: they are rejected.
+        variant: index to size its frames for, at most.
+        batch: planned size.
+        infer_ms: profiled time of what the device is planned to run.
+        promised: the plan counts with its frames; else they are served as far as they can make it.
+        reason: why it is rejected, or has no promise.
+    """
+
+    device_id: int | None = None
+    variant: int = 0
+    batch: int = 1
+    infer_ms: float = 0.0
+    promised: bool = False
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A device at work.
+
+    Attributes:
+        assignment: what the plan in force has it run.
+        load_fps: rates of the clients that it serves, added up.
+    """
+
+    device: Device
+    assignment: Assignment
+    load_fps: float
+
+
+Profiles = Mapping[tuple[str, str], Profile]
+
+
+def places(problem: Problem, plan: Plan) -> Iterator[tuple[int, Place]]:
+    """What ``plan`` gives each client of ``problem``, by client id.
+
+    A rejected client that no device could serve even alone is served without a promise, so that its link goes on
+    being measured.
+    """
+    devices = {device.device_id: device for device in problem.devices}
+    assignments = {assignment.device_id: assignment for assignment in plan.assignments}
+    for device_id, assignment in assignments.items():
+        if assignment.clients:
+            place = _on(devices[device_id], assignment, problem.profiles)
+            yield from ((client_id, place) for client_id in assignment.clients)
+    starved = devices_for_starved(problem, plan)
+    for client_id, reason in plan.rejected.items():
+        if client_id in starved:
+            host = _on(devices[starved[client_id]], assignments[starved[client_id]], problem.profiles)
+            yield client_id, replace(host, variant=0, promised=False, reason=NO_PROMISE)
+        else:
+            yield client_id, Place(reason=reason)
+
+
+def newcomer(
+    group: str,
+    fps: float,
+    budget_ms: Sequence[float],
+    running: Iterable[Running],
+    profiles: Profiles,
+    latency_factor: float,
+    rho: float,
+) -> Place:
+    """Where a client goes that no plan knows yet: to the least loaded device that can take it as it runs now.
+
+    The conditions are the planner's (``moonjelly.planning.problem``), so the plan in force stays feasible.
+    """
+    for one in sorted(running, key=lambda one: (one.load_fps, one.device.device_id)):
+        assignment = one.assignment
+        if assignment.group != group:
+            continue
+        place = _on(one.device, assignment, profiles)
+        profile = profiles[one.device.kind, group]
+        capacity_fps = rho * profile.throughput(assignment.variant, assignment.batch, one.device.speed)
+        in_time = latency_factor * place.infer_ms <= budget_ms[assignment.variant]
+        if in_time and one.load_fps + fps <= capacity_fps:
+            return place
+    return Place(reason=NO_ROOM_NOW)
+
+
+def link_changed(bandwidth_bps: float, planned_bps: float) -> bool:
+    """Whether a report is worth comparing with the plan: planning again with the same link gives the same plan."""
+    return abs(bandwidth_bps - planned_bps) > BANDWIDTH_CHANGE * planned_bps
+
+
+def link_fell(bandwidth_bps: float, planned_bps: float) -> bool:
+    """Whether a client may have to be asked for less than was planned."""
+    return bandwidth_bps < (1.0 - BANDWIDTH_CHANGE) * planned_bps
+
+
+def is_broken(place: Place, budget_ms: Sequence[float], latency_factor: float) -> bool:
+    """Whether the time that the plan promised is no longer there."""
+    return place.promised and budget_ms[place.variant] < latency_factor * place.infer_ms
+
+
+def _on(device: Device, assignment: Assignment, profiles: Profiles) -> Place:
+    infer_ms = profiles[device.kind, assignment.group].latency(assignment.variant, assignment.batch, device.speed)
+    return Place(device.device_id, assignment.variant, assignment.batch, infer_ms, True)

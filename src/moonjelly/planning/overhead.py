@@ -1,0 +1,22 @@
+"""The server's own share of a deadline beside waiting and inference: measured, smoothed, bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+FIXED_OVERHEAD_MS = 2.0
+"""Added to the measured times (Jellyfish, section III)."""
+MAX_MEASURED_MS = 20.0
+"""What is measured beyond that is a hiccup; planning for it would lower every client."""
+_SMOOTHING = 0.5
+"""Jellyfish's weight of the newest sample of the server's own times."""
+
+
+def smoothed_ms(before_ms: float, sample_ms: float) -> float:
+    """The measured time after one more sample."""
+    return before_ms + _SMOOTHING * (sample_ms - before_ms)
+
+
+def overhead_ms(measured_ms: Iterable[float]) -> float:
+    """What planning counts, of the smoothed times of the devices that serve: the worst of them."""
+    return min(max(measured_ms, default=0.0), MAX_MEASURED_MS) + FIXED_OVERHEAD_MS
