@@ -145,16 +145,20 @@ class UserspaceShaper:
                 down.stop()
 
     async def _follow(self, link: _Link, uplink: Trace) -> None:
-        """Log every change of the uplink's rate."""
+        """Log every change of the uplink's rate, with the rate that paces at the row's instant.
+
+        The pacer follows the trace by itself: a late row does not mean a late change, but it may be of another rate.
+        """
         change_s = 0.0
         while True:
             await asyncio.sleep(max(0.0, change_s - link.now_s()))
-            late_s = link.now_s() - change_s
-            if late_s < 0.0:
+            now_s = link.now_s()
+            if now_s < change_s:
                 continue
-            rate = uplink.rate_bps(change_s + 1e-6) / BITS_PER_MBIT
             if self._log is not None:
-                self._log.write(ShapingRow(link.now_ns(), link.spec.name, rate, rate, late_s * 1e3))
+                wanted, in_force = (uplink.rate_bps(at_s + 1e-6) / BITS_PER_MBIT for at_s in (change_s, now_s))
+                late_ms = (now_s - change_s) * 1e3
+                self._log.write(ShapingRow(link.instant_ns(now_s), link.spec.name, wanted, in_force, late_ms))
             change_s = uplink.next_change_s(change_s + 1e-6)
 
 
@@ -172,9 +176,9 @@ class _Link:
         """Time 0 of the traces is now."""
         self._zero_ns = self._clock.now_ns()
 
-    def now_ns(self) -> int:
-        """The instant on the host's clock."""
-        return self._clock.now_ns()
+    def instant_ns(self, trace_s: float) -> int:
+        """A second of the traces on the host's clock."""
+        return self._zero_ns + round(trace_s * NS_PER_S)
 
     def now_s(self) -> float:
         """Seconds since the traces began."""

@@ -156,8 +156,9 @@ class ShapingRow:
     bw: float
     """Mbit/s asked for by the trace; 0 is an outage."""
     actual_bw: float
+    """Mbit/s in force at ``ts``."""
     late_ms: float
-    """ms between the trace's instant and the change."""
+    """ms between the trace's instant and ``ts``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from moonjelly.clock import ManualClock
 from moonjelly.telemetry import CsvLog, ShapingRow, read_rows
 from network_shaping.pacing import MAX_CHUNK_BYTES
 from network_shaping.traces import Trace
@@ -170,6 +171,22 @@ async def test_a_broken_connection_does_not_touch_another() -> None:
         writer.write(b"still here")
         assert await reader.readexactly(10) == b"still here"
         writer.close()
+
+
+async def test_a_row_that_is_written_late_tells_the_rate_in_force_then(tmp_path: Path) -> None:
+    log, clock = CsvLog(tmp_path / "shaping.csv", ShapingRow), ManualClock(5_000_000_000)
+    shaper = UserspaceShaper(("127.0.0.1", 1), [link(10.0, 20.0, 30.0)], log, clock=clock)
+    await shaper.start()
+    clock.advance_ns(750_000_000)
+    rows: list[ShapingRow] = []
+    while len(rows) < 3:
+        await asyncio.sleep(0)
+        rows = list(read_rows(tmp_path / "shaping.csv", ShapingRow))
+    await shaper.close()
+    log.close()
+    assert [(row.bw, row.actual_bw) for row in rows] == [(10.0, 30.0), (20.0, 30.0), (30.0, 30.0)]
+    assert [row.late_ms for row in rows] == pytest.approx([750.0, 450.0, 150.0])
+    assert {row.ts for row in rows} == {5_750_000_000}
 
 
 async def test_every_change_is_logged(tmp_path: Path) -> None:
