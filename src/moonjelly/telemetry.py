@@ -177,29 +177,53 @@ Row = TypeVar("Row")
 
 
 class CsvLog(Generic[Row]):
-    """Appends rows of one dataclass to a CSV file and flushes each, so that a killed process loses none."""
+    """Appends rows of one dataclass to a CSV file and flushes each, so that a killed process loses none.
 
-    def __init__(self, path: Path, row_type: type[Row]) -> None:
+    Args:
+        path: of the file; directories are made.
+        row_type: the dataclass.
+        resumed: go on with the file of a writer that was killed, without its last line if that was not finished.
+
+    Attributes:
+        rows: lines that the file has held since it was begun, the header apart.
+    """
+
+    def __init__(self, path: Path, row_type: type[Row], *, resumed: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._columns = columns(row_type)
-        self._file: TextIO = path.open("w", newline="", encoding="utf-8")
+        lines = _keep_whole_lines(path) if resumed and path.exists() else 0
+        self._file: TextIO = path.open("a" if lines else "w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
-        self._writer.writerow(self._columns)
-        self._file.flush()
+        self.rows = max(0, lines - 1)
+        if not lines:
+            self._writer.writerow(self._columns)
+            self._file.flush()
 
     def write(self, row: Row) -> None:
         """Append and flush one row."""
-        self._writer.writerow([_cell(getattr(row, column)) for column in self._columns])
-        self._file.flush()
+        self.write_all((row,))
 
     def write_all(self, rows: Iterable[Row]) -> None:
         """Append rows and flush once."""
-        self._writer.writerows([_cell(getattr(row, column)) for column in self._columns] for row in rows)
+        for row in rows:
+            self._writer.writerow([_cell(getattr(row, column)) for column in self._columns])
+            self.rows += 1
         self._file.flush()
 
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._file.close()
+
+
+def _keep_whole_lines(path: Path) -> int:
+    """Cut off a last line that has no end; how many are left."""
+    lines = size = 0
+    with path.open("rb+") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                lines, size = lines + 1, size + len(line)
+        file.truncate(size)
+    return lines
 
 
 def columns(row_type: type[Any]) -> list[str]:

@@ -47,7 +47,7 @@ class Driver:
         self._actions: dict[type, Callable[[Any], None]] = {
             ev.Send: lambda instruction: endpoint.send(instruction.stream, instruction.item),
             ev.SubmitFrame: self._submit,
-            ev.Record: lambda instruction: logs.write(instruction.make),
+            ev.Record: lambda instruction: logs.write(instruction.what),
             ev.EndStream: lambda instruction: endpoint.end(instruction.stream),
             ev.MoveFrame: self._move,
             ev.Tell: lambda instruction: executors[instruction.device].send(instruction.message),

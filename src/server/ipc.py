@@ -1,29 +1,33 @@
 """Messages between the processes of one server, and how they are encoded.
 
-Frozen dataclasses, msgpack, one tag byte in front. Nothing here is pickled, and a peer of another version cannot be
-on the other end: the endpoint starts both ends from one clone. Instants are nanoseconds of the host's monotonic
-clock, which all processes of a host share.
+Frozen msgspec structs, on the wire as msgpack arrays that begin with their kind: made, encoded and decoded in C, which
+a message per frame needs (docs/adr/0008). Nothing here is pickled, and a peer of another version cannot be on the other
+end: the endpoint starts both ends from one clone. Instants are nanoseconds of the host's monotonic clock, which all
+processes of a host share.
 """
 
 from __future__ import annotations
 
-import typing
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 
 from moonjelly.errors import ProtocolError
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.rpc.messages import PackedDetections
-from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
+from moonjelly.telemetry import PlanRow
 from moonjelly.types import Outcome
+from server.records import DispatchRecord, FrameRecord
+
+
+class _Message(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """What all messages are."""
+
 
 # -- endpoint to executor ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Configure:
+class Configure(_Message, frozen=True):
     """First message to an executor process.
 
     Attributes:
@@ -64,8 +68,7 @@ class Configure:
     max_pixels: int
 
 
-@dataclass(frozen=True, slots=True)
-class Submit:
+class Submit(_Message, frozen=True):
     """One frame, whose bytes lie in ``slot`` of the arena.
 
     Attributes:
@@ -88,8 +91,7 @@ class Submit:
     deadline_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Serve:
+class Serve(_Message, frozen=True):
     """What the device shall run from its next batch on."""
 
     plan_version: int
@@ -98,8 +100,7 @@ class Serve:
     batch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(_Message, frozen=True):
     """The client of ``session`` has gone: answer its waiting frames without running them."""
 
     session: int
@@ -108,8 +109,7 @@ class Forget:
 # -- executor to endpoint ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(_Message, frozen=True):
     """The executor is warm and takes frames."""
 
     device: int
@@ -119,16 +119,14 @@ class Ready:
     versions: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(_Message, frozen=True):
     """The process cannot start, and why."""
 
     error: str
     exit_code: int
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(_Message, frozen=True):
     """How one frame ended at the executor; its slot is free again.
 
     Attributes:
@@ -143,8 +141,7 @@ class Answer:
     preprocess_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
+class Batch(_Message, frozen=True):
     """One decision of the executor: frames that ran or were dropped together.
 
     Attributes:
@@ -172,8 +169,7 @@ class Batch:
     answers: tuple[Answer, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Switched:
+class Switched(_Message, frozen=True):
     """The device runs this variant from now on."""
 
     device: int
@@ -183,8 +179,7 @@ class Switched:
     resident: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(_Message, frozen=True):
     """Something failed that did not stop the executor (a variant that cannot be loaded)."""
 
     device: int
@@ -194,8 +189,7 @@ class Trouble:
 # -- planner ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigurePlanner:
+class ConfigurePlanner(_Message, frozen=True):
     """First message to the planner process. ``budget_ms``: what a run may take."""
 
     policy: str
@@ -203,23 +197,20 @@ class ConfigurePlanner:
     budget_ms: float
 
 
-@dataclass(frozen=True, slots=True)
-class PlannerReady:
+class PlannerReady(_Message, frozen=True):
     """The policy is loaded. ``policy`` names it."""
 
     policy: str
 
 
-@dataclass(frozen=True, slots=True)
-class PlanRequest:
+class PlanRequest(_Message, frozen=True):
     """Plan this; the answer carries the same ``run``."""
 
     run: int
     problem: Problem
 
 
-@dataclass(frozen=True, slots=True)
-class PlanReply:
+class PlanReply(_Message, frozen=True):
     """The plan, or why there is none."""
 
     run: int
@@ -231,8 +222,7 @@ class PlanReply:
 # -- profiler ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigureProfiler:
+class ConfigureProfiler(_Message, frozen=True):
     """First message to a process that profiles one device; it answers :class:`Ready` or :class:`Refused`.
 
     Attributes:
@@ -252,8 +242,7 @@ class ConfigureProfiler:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
+class Measure(_Message, frozen=True):
     """Run ``batches`` batches of a variant; answered by :class:`Measuring` now and then, at last :class:`Measured`.
 
     Attributes:
@@ -270,15 +259,13 @@ class Measure:
     processor_time: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Measuring:
+class Measuring(_Message, frozen=True):
     """So many batches have run."""
 
     batches: int
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(_Message, frozen=True):
     """Milliseconds of every batch, in order."""
 
     times_ms: tuple[float, ...]
@@ -287,25 +274,30 @@ class Measured:
 # -- telemetry --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigureLogs:
-    """First message to the process that writes telemetry: where to."""
+class ConfigureLogs(_Message, frozen=True):
+    """First message to the process that writes telemetry.
+
+    Attributes:
+        directory: of the files.
+        resumed: carry on files of an earlier life instead of beginning new ones.
+    """
 
     directory: str
+    resumed: bool
 
 
-@dataclass(frozen=True, slots=True)
-class LogsReady:
-    """The files are open."""
+class LogsReady(_Message, frozen=True):
+    """The files are open, and hold so many rows already."""
+
+    rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class LogRows:
-    """Rows to append, by kind."""
+class LogRows(_Message, frozen=True):
+    """What rows to append are made of, by kind."""
 
-    frames: tuple[ServerFrameRow, ...]
+    frames: tuple[FrameRecord, ...]
     plans: tuple[PlanRow, ...]
-    dispatches: tuple[DispatchRow, ...]
+    dispatches: tuple[DispatchRecord, ...]
 
 
 Message = (
@@ -331,15 +323,9 @@ Message = (
     | LogRows
 )
 
-_KINDS: tuple[type[Any], ...] = typing.get_args(Message)
-_TAGS = {kind: bytes([tag]) for tag, kind in enumerate(_KINDS)}
-_DECODERS = tuple(msgspec.msgpack.Decoder(kind) for kind in _KINDS)
-_encode_body = msgspec.msgpack.Encoder().encode
-
-
-def encode(message: Message) -> bytes:
-    """Tag byte and msgpack."""
-    return _TAGS[type(message)] + _encode_body(message)
+encode: Callable[[Message], bytes] = msgspec.msgpack.Encoder().encode
+"""A message as bytes."""
+_decode: Callable[[bytes | memoryview], Message] = msgspec.msgpack.Decoder(Message).decode
 
 
 def decode(data: bytes | memoryview) -> Message:
@@ -348,10 +334,7 @@ def decode(data: bytes | memoryview) -> Message:
     Raises:
         ProtocolError: not such a message.
     """
-    if not data or data[0] >= len(_DECODERS):
-        raise ProtocolError(f"a message between processes starts with {bytes(data[:1])!r}, which is no known tag")
     try:
-        message: Message = _DECODERS[data[0]].decode(memoryview(data)[1:])
+        return _decode(data)
     except msgspec.DecodeError as fault:
-        raise ProtocolError(f"a {_KINDS[data[0]].__name__} between processes does not decode: {fault}") from fault
-    return message
+        raise ProtocolError(f"{len(data)} bytes between processes do not decode: {fault}") from fault

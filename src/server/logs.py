@@ -1,17 +1,18 @@
-"""Telemetry: gathered by the endpoint, formatted and written by a process of its own.
+"""Telemetry: gathered by the endpoint, made into rows, formatted and written by a process of its own.
 
 Formatting thousands of rows a second in a thread would hold up the event loop, whatever the thread's priority. So
-rows cross to a writer process a few times a second. It ends when its channel does, after having written everything
-that reached it: when the server is killed, no more than the last tenth of a second is lost.
+records cross to a writer process a few times a second, few enough at a time that no frame waits for them. It ends when
+its channel does, after having written everything that reached it: when the server is killed, no more than the last
+tenth of a second is lost. When it dies itself, another one carries its files on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +20,25 @@ from moonjelly.errors import ConfigError
 from moonjelly.telemetry import CsvLog, DispatchRow, PlanRow, ServerFrameRow
 from server import ipc
 from server.channel import Channel, inherited
-from server.processes import ProcessLink
+from server.processes import ProcessLink, Restarts, StartError
+from server.records import DispatchRecord, FrameRecord, Record
 
 _log = logging.getLogger(__name__)
-FILES: dict[type[Any], str] = {
+_FILES: dict[type[Any], str] = {
     ServerFrameRow: "frame_stats.csv",
     PlanRow: "plans.csv",
     DispatchRow: "dispatch.csv",
 }
 _GATHER_S = 0.03
-_ROWS_PER_MESSAGE = 500
-_MAX_BACKLOG = 400
+_ROWS_PER_MESSAGE = 128
+"""So many take the endpoint less than 0.1 ms."""
+_MAX_BACKLOG = 2_000
 """Messages that may wait for the writer."""
+_MAX_WAITING_ROWS = 200_000
+"""Rows that may wait for the next writer while there is none."""
 _PATIENCE_S = 30.0
-
-Row = ServerFrameRow | PlanRow | DispatchRow
+_NICENESS = 10
+"""Of the writer: whatever answers a frame comes first on a busy machine."""
 
 
 class LogWriter:
@@ -51,12 +56,16 @@ class LogWriter:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as fault:
             raise ConfigError(f"logs cannot go to {directory}: {fault}; choose another place with --out") from fault
+        self._directory = directory
         self._loop = asyncio.get_running_loop()
-        self._rows: list[Callable[[], Row]] = []
+        self._frames: list[FrameRecord] = []
+        self._plans: list[PlanRow] = []
+        self._dispatches: list[DispatchRecord] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._sent = 0
         self._lost = 0
-        self._alive = True
-        self._link = ProcessLink("server.logs", ipc.ConfigureLogs(str(directory)), (), _ignore, self._died)
+        self._restarts = Restarts("the process that writes telemetry", self._resume)
+        self._link: ProcessLink | None = self._start(resumed=False)
 
     async def ready(self) -> None:
         """Wait until the files are open.
@@ -64,45 +73,86 @@ class LogWriter:
         Raises:
             StartError: they cannot be.
         """
-        await self._link.ready()
+        if self._link is not None:
+            await self._link.ready()
+            self._restarts.held()
 
-    def write(self, make: Callable[[], Row]) -> None:
-        """Take one row, to be made when the next message goes to the writer; on disk within a tenth of a second."""
-        self._rows.append(make)
-        if self._timer is None:
-            self._timer = self._loop.call_later(_GATHER_S, self._flush)
+    def write(self, record: Record) -> None:
+        """Take one record; its row is on disk within a tenth of a second."""
+        if isinstance(record, FrameRecord):
+            self._frames.append(record)
+        elif isinstance(record, DispatchRecord):
+            self._dispatches.append(record)
+        else:
+            self._plans.append(record)
+        if self._waiting() >= _ROWS_PER_MESSAGE:
+            self._flush()
+        elif self._timer is None:
+            self._timer = self._loop.call_later(_GATHER_S, self._gathered)
 
     async def close(self) -> None:
         """Write what is left and wait until it is on disk."""
         if self._timer is not None:
             self._timer.cancel()
+        self._restarts.stop()
+        if self._link is None and self._waiting():
+            try:
+                await self._resume()
+            except StartError as fault:
+                _log.error("telemetry cannot be written: %s", fault)
         self._flush()
-        await self._link.sent()
-        await self._link.stop(_PATIENCE_S)
+        if self._link is not None:
+            await self._link.sent()
+            await self._link.stop(_PATIENCE_S)
+        self._lost += self._waiting()
         if self._lost:
-            _log.error("%d rows of telemetry were lost: the disk did not keep up", self._lost)
+            _log.error("%d rows of telemetry were lost: their writer died, or the disk did not keep up", self._lost)
+
+    def _start(self, *, resumed: bool) -> ProcessLink:
+        configure = ipc.ConfigureLogs(str(self._directory), resumed)
+        return ProcessLink("server.logs", configure, (), _ignore, self._died)
+
+    async def _resume(self) -> None:
+        """Have another process carry the files on; what reached the dead one and is not in them is lost."""
+        link = self._start(resumed=True)
+        try:
+            ready = await link.ready()
+        except asyncio.CancelledError:
+            link.kill()
+            raise
+        assert isinstance(ready, ipc.LogsReady)
+        lost = max(0, self._sent - ready.rows)
+        _log.error("telemetry is written again; %d rows were lost", lost)
+        self._sent = ready.rows
+        self._lost += lost
+        self._link = link
+        self._flush()
+
+    def _waiting(self) -> int:
+        return len(self._frames) + len(self._dispatches) + len(self._plans)
+
+    def _gathered(self) -> None:
+        self._timer = None
+        if self._waiting():
+            self._flush()
 
     def _flush(self) -> None:
-        self._timer = None
-        makers, self._rows = self._rows, []
-        if self._link.backlog >= _MAX_BACKLOG or not self._alive:
-            self._lost += len(makers)
+        """Hand over what has gathered; without a writer it waits for one, up to a limit."""
+        rows = self._waiting()
+        if self._link is None and rows < _MAX_WAITING_ROWS:
             return
-        rows = [make() for make in makers]
-        for first in range(0, len(rows), _ROWS_PER_MESSAGE):
-            self._link.send(_message(rows[first : first + _ROWS_PER_MESSAGE]))
+        message = ipc.LogRows(tuple(self._frames), tuple(self._plans), tuple(self._dispatches))
+        self._frames, self._plans, self._dispatches = [], [], []
+        if self._link is None or self._link.backlog >= _MAX_BACKLOG:
+            self._lost += rows
+        else:
+            self._link.send(message)
+            self._sent += rows
 
     def _died(self, reason: str) -> None:
-        _log.error("the process that writes telemetry died (%s); no more rows are written", reason)
-        self._alive = False
-
-
-def _message(rows: list[Row]) -> ipc.LogRows:
-    return ipc.LogRows(
-        frames=tuple(row for row in rows if isinstance(row, ServerFrameRow)),
-        plans=tuple(row for row in rows if isinstance(row, PlanRow)),
-        dispatches=tuple(row for row in rows if isinstance(row, DispatchRow)),
-    )
+        _log.error("the process that writes telemetry died: %s; another one starts", reason)
+        self._link = None
+        self._restarts.again()
 
 
 def _ignore(message: ipc.Message) -> None:
@@ -113,19 +163,21 @@ def main() -> None:
     """``python -m server.logs FD PARENT``: write rows until the endpoint goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    os.nice(_NICENESS)
     channel = inherited()
     configure = channel.receive()
     assert isinstance(configure, ipc.ConfigureLogs)
+    directory = Path(configure.directory)
     try:
-        logs = {kind: CsvLog(Path(configure.directory) / name, kind) for kind, name in FILES.items()}
+        logs = {kind: CsvLog(directory / name, kind, resumed=configure.resumed) for kind, name in _FILES.items()}
     except OSError as fault:
-        channel.send(ipc.Refused(f"logs cannot go to {configure.directory}: {fault}", ConfigError.exit_code))
+        channel.send(ipc.Refused(f"logs cannot go to {directory}: {fault}", ConfigError.exit_code))
         return
-    channel.send(ipc.LogsReady())
+    channel.send(ipc.LogsReady(sum(log.rows for log in logs.values())))
     try:
         write_rows(channel, logs)
     except OSError as fault:
-        sys.exit(f"telemetry cannot be written to {configure.directory}: {fault}")
+        sys.exit(f"telemetry cannot be written to {directory}: {fault}")
     finally:
         for log in logs.values():
             log.close()
@@ -139,13 +191,9 @@ def write_rows(channel: Channel, logs: dict[type[Any], CsvLog[Any]]) -> None:
         except EOFError:
             return
         if isinstance(message, ipc.LogRows):
-            for kind, rows in (
-                (ServerFrameRow, message.frames),
-                (PlanRow, message.plans),
-                (DispatchRow, message.dispatches),
-            ):
-                if rows:
-                    logs[kind].write_all(rows)
+            logs[ServerFrameRow].write_all(record.row() for record in message.frames)
+            logs[PlanRow].write_all(message.plans)
+            logs[DispatchRow].write_all(record.row() for record in message.dispatches)
 
 
 if __name__ == "__main__":

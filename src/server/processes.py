@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from moonjelly.errors import MoonjellyError
 from server import child, ipc
@@ -140,7 +140,7 @@ class ProcessLink:
         self._child.channel.close()
         if not self._ready.done():
             self._ready.set_exception(StartError(f"a process of the server died while it started: {reason}", 1))
-        else:
+        elif not self._ready.cancelled() and self._ready.exception() is None:  # one that refused was never up
             self._on_death(reason)
 
     def _detach(self) -> None:
@@ -176,6 +176,46 @@ class Pause:
         return pause_s
 
 
+class Restarts:
+    """Starts a child again whenever it has died.
+
+    Args:
+        what: the child, for the log.
+        start: starts it and waits until it is up; raises :class:`StartError`.
+    """
+
+    def __init__(self, what: str, start: Callable[[], Awaitable[None]]) -> None:
+        self._what = what
+        self._start = start
+        self._pause = Pause()
+        self._task: asyncio.Task[None] | None = None
+
+    def held(self) -> None:
+        """It is up."""
+        self._pause.held(asyncio.get_running_loop().time())
+
+    def again(self) -> None:
+        """It has died."""
+        self._task = asyncio.ensure_future(self._run())
+
+    def stop(self) -> None:
+        """Start it no more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self._pause.next_s(loop.time()))
+            try:
+                await self._start()
+            except StartError as fault:
+                _log.error("%s does not start again: %s", self._what, fault)
+            else:
+                self.held()
+                return
+
+
 class ExecutorLink:
     """The executor of one device over all its lives, and its arena.
 
@@ -199,9 +239,8 @@ class ExecutorLink:
         self._on_message = on_message
         self._on_up = on_up
         self._on_down = on_down
-        self._pause = Pause()
+        self._restarts = Restarts("an executor", self._start_again)
         self._link: ProcessLink | None = None
-        self._restart: asyncio.Task[None] | None = None
         self._stopping = False
 
     @property
@@ -217,9 +256,13 @@ class ExecutorLink:
         """
         fd = self.arena.fd
         self._link = ProcessLink("server.executor", self._configure(fd), (fd,), self._on_message, self._died)
-        ready = await self._link.ready()
+        try:
+            ready = await self._link.ready()
+        except StartError:
+            self._link = None
+            raise
         assert isinstance(ready, ipc.Ready)
-        self._pause.held(asyncio.get_running_loop().time())
+        self._restarts.held()
         return ready
 
     def send(self, message: ipc.Message) -> None:
@@ -235,8 +278,7 @@ class ExecutorLink:
     async def stop(self) -> None:
         """End for good."""
         self._stopping = True
-        if self._restart is not None:
-            self._restart.cancel()
+        self._restarts.stop()
         if self._link is not None:
             await self._link.stop()
         self.arena.close()
@@ -247,19 +289,10 @@ class ExecutorLink:
         self.arena.clear()
         self._on_down(reason, running)
         if not self._stopping:
-            self._restart = asyncio.ensure_future(self._start_again())
+            self._restarts.again()
 
     async def _start_again(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._pause.next_s(loop.time()))
-            try:
-                self._on_up(await self.start())
-            except StartError as fault:
-                self._link = None
-                _log.error("an executor does not start again: %s", fault)
-            else:
-                return
+        self._on_up(await self.start())
 
 
 class PlannerLink:
@@ -272,9 +305,8 @@ class PlannerLink:
         self._on_reply = on_reply
         self._on_lost = on_lost
         self._unsent: ipc.PlanRequest | None = None
-        self._pause = Pause()
+        self._restarts = Restarts("the planner", self.start)
         self._link: ProcessLink | None = None
-        self._restart: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -290,8 +322,12 @@ class PlannerLink:
         self._link = ProcessLink("server.planner", self._configure, (), self._message, self._died)
         if self._unsent is not None:
             self.ask(self._unsent)
-        await self._link.ready()
-        self._pause.held(asyncio.get_running_loop().time())
+        try:
+            await self._link.ready()
+        except StartError:
+            self._link = None
+            raise
+        self._restarts.held()
 
     def ask(self, request: ipc.PlanRequest) -> None:
         """Send the request, or keep it until the planner is up again."""
@@ -307,8 +343,7 @@ class PlannerLink:
 
     async def stop(self) -> None:
         """End for good."""
-        if self._restart is not None:
-            self._restart.cancel()
+        self._restarts.stop()
         if self._link is not None:
             await self._link.stop()
 
@@ -319,17 +354,5 @@ class PlannerLink:
     def _died(self, reason: str) -> None:
         _log.error("the planner died: %s; another one starts", reason)
         self._link = None
-        self._restart = asyncio.ensure_future(self._start_again())
+        self._restarts.again()
         self._on_lost()
-
-    async def _start_again(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(self._pause.next_s(loop.time()))
-            try:
-                await self.start()
-            except StartError as fault:
-                self._link = None
-                _log.error("the planner does not start again: %s", fault)
-            else:
-                return

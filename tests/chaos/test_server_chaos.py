@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from moonjelly.rpc import messages
-from moonjelly.telemetry import PlanRow, read_rows
+from moonjelly.telemetry import PlanRow, ServerFrameRow, read_rows
 from moonjelly.types import Outcome
 from tests.support.serving import (
     Server,
@@ -141,6 +142,47 @@ async def test_a_killed_planner_costs_nothing_and_comes_back(tmp_path: Path) -> 
                 planned = bool(alive) and any(row.ts > killed_ns + 500_000_000 and not row.fallback for row in rows)
             async with welcomed(server.port, slo_ms=500.0) as newcomer:
                 await newcomer.placed()
+
+
+async def test_a_killed_log_writer_is_replaced_and_its_files_carried_on(tmp_path: Path) -> None:
+    with running_server(tmp_path) as server:
+        frames = server.out / "frame_stats.csv"
+
+        async def served(client: WireClient, frame_id: int) -> None:
+            await client.frame(frame_id, PICTURE)
+            assert (await client.result(frame_id)).outcome is Outcome.ON_TIME
+
+        async def on_disk(frame_id: int) -> list[int]:
+            while True:
+                logged = [row.frame_id for row in read_rows(frames, ServerFrameRow)]
+                if frame_id in logged:
+                    return logged
+                await asyncio.sleep(0.02)
+
+        async with welcomed(server.port, slo_ms=1000.0) as client:
+            await client.placed()
+            for frame_id in range(1, 4):
+                await served(client, frame_id)
+            assert await on_disk(3) == [1, 2, 3]
+            (writer,) = server.children("server.logs")
+            writer.suspend()
+            for frame_id in range(4, 44):  # 4 ms each: what is known of the first has been sent to it, and is lost
+                await served(client, frame_id)
+            with frames.open("a") as file:
+                file.write("1,5,torn")
+            writer.kill()
+            while not (said := re.search(r"telemetry is written again; (\d+) rows were lost", server.errors())):
+                await asyncio.sleep(0.02)
+            assert int(said[1]) > 0
+            await served(client, 44)
+            logged = await on_disk(44)
+            assert logged[:3] == [1, 2, 3]
+            assert 4 not in logged
+            assert logged == sorted(set(logged))
+            (other,) = server.children("server.logs")
+            assert other.pid != writer.pid
+            assert other.nice() > psutil.Process(server.pid).nice(), "whoever answers frames comes first"
+            assert "the process that writes telemetry died: it was killed by SIGKILL" in server.errors()
 
 
 async def test_nothing_is_left_when_the_endpoint_is_killed(tmp_path: Path) -> None:

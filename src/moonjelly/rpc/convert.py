@@ -306,15 +306,8 @@ def server_to_wire(message: messages.ServerMessage, sent_ns: ServerInstant) -> b
 
 
 _RESULTS_TAG = bytes([3 << 3 | 2])
-_BOX = np.dtype(
-    [("head", "S2")]
-    + [
-        (part, kind)
-        for name in ("x1", "y1", "x2", "y2", "score")
-        for part, kind in ((f"{name}_tag", "u1"), (name, "<f4"))
-    ]
-    + [("class_tag", "u1"), ("class_id", "u1")]
-)
+_FIRST_NUMBER = 3
+_BOX_BYTES = 2 + 5 * (1 + 4) + 2
 """One ``Result.boxes`` entry as bytes: its tag and length, five fixed32 fields and a one-byte varint."""
 
 
@@ -354,13 +347,15 @@ def unpack(packed: messages.PackedDetections) -> Detections:
 
 
 def _write_boxes(detections: Detections) -> bytes:
-    if detections.classes.view(np.uint32).max() < _LONG_VARINT:
-        rows = _empty_boxes(len(detections)).copy()
-        boxes = detections.boxes
-        rows["x1"], rows["y1"], rows["x2"], rows["y2"] = boxes[:, 0], boxes[:, 1], boxes[:, 2], boxes[:, 3]
-        rows["score"], rows["class_id"] = detections.scores, detections.classes
-        return rows.tobytes()
-    values = zip(detections.boxes.tolist(), detections.scores.tolist(), detections.classes.tolist(), strict=True)
+    count, classes = len(detections), detections.classes.tolist()
+    if 0 <= min(classes) and max(classes) < _LONG_VARINT:
+        data = bytearray(_empty_boxes(count))
+        numbers: NDArray[np.float32] = np.ndarray((count, 5), "<f4", data, _FIRST_NUMBER, (_BOX_BYTES, 5))
+        numbers[:, :4] = detections.boxes
+        numbers[:, 4] = detections.scores
+        data[_BOX_BYTES - 1 :: _BOX_BYTES] = bytes(classes)
+        return bytes(data)
+    values = zip(detections.boxes.tolist(), detections.scores.tolist(), classes, strict=True)
     wire = pb.Result(
         boxes=[
             pb.Box(x1=x1, y1=y1, x2=x2, y2=y2, score=score, class_id=class_id)
@@ -374,14 +369,10 @@ _LONG_VARINT = 128
 
 
 @lru_cache(maxsize=512)
-def _empty_boxes(count: int) -> NDArray[np.void]:
-    """``count`` rows with all but their values."""
-    rows = np.zeros(count, _BOX)
-    rows["head"] = bytes([4 << 3 | 2, _BOX.itemsize - 2])
-    for number, name in enumerate(("x1", "y1", "x2", "y2", "score"), start=1):
-        rows[f"{name}_tag"] = number << 3 | 5
-    rows["class_tag"] = 6 << 3
-    return rows
+def _empty_boxes(count: int) -> bytes:
+    """``count`` boxes with all but their values."""
+    numbers = b"".join(bytes([number << 3 | 5, 0, 0, 0, 0]) for number in range(1, 6))
+    return (bytes([4 << 3 | 2, _BOX_BYTES - 2]) + numbers + bytes([6 << 3, 0])) * count
 
 
 def _write_varint(value: int) -> bytes:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from moonjelly.adaptation import next_variant
 from moonjelly.placement import link_fell
 from moonjelly.rpc import messages
@@ -13,7 +11,7 @@ from server import ipc
 from server.core import events as ev
 from server.core.devices import DeviceState
 from server.core.frames import PendingFrame
-from server.core.rows import dispatch_row, frame_row, stage_times
+from server.core.rows import dispatch_record, frame_record, stage_times
 from server.core.sessions import Session
 from server.core.state import State
 from server.core.streams import Streams
@@ -51,7 +49,7 @@ class Answers:
             if not pending.answered:
                 self._settle(pending, answer, batch, device, now_ns)
         if batch.ran or dropped:
-            self._out.append(ev.Record(partial(dispatch_row, batch, dropped, self._names[batch.group])))
+            self._out.append(ev.Record(dispatch_record(batch, dropped, self._names[batch.group])))
 
     def _settle(
         self, pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, device: DeviceState, now_ns: int
@@ -110,7 +108,7 @@ class Answers:
             self._out.append(ev.Send(session.stream, result))
         bandwidths = (session.bandwidth_bps, session.planned_bandwidth_bps)
         name = self._names[pending.group][variant] if times.batch else ""
-        self._out.append(ev.Record(partial(frame_row, pending, result, bandwidths, name, queued_ns)))
+        self._out.append(ev.Record(frame_record(pending, result, bandwidths, name, queued_ns)))
         self._streams.end_if_done(session)
 
     def _next_variant(self, session: Session) -> int:

@@ -1,19 +1,17 @@
-"""What happens to the core, and what it wants done."""
+"""What happens to the core, and what it wants done: frozen structs, some of them several per frame (docs/adr/0008)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import msgspec
 
 from moonjelly.rpc import messages
 from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
-from server import ipc
+from server import ipc, records
 
 # -- events -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(msgspec.Struct, frozen=True):
     """A stream's first message. ``token`` is fresh, for the session if it becomes a new one."""
 
     stream: int
@@ -21,8 +19,7 @@ class Joined:
     token: bytes
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class FrameReceived:
+class FrameReceived(msgspec.Struct, frozen=True, eq=False):
     """A frame has been read off the wire at ``received_ns``."""
 
     stream: int
@@ -30,8 +27,7 @@ class FrameReceived:
     received_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class PingReceived:
+class PingReceived(msgspec.Struct, frozen=True):
     """A ping has been read off the wire at ``received_ns``."""
 
     stream: int
@@ -39,15 +35,13 @@ class PingReceived:
     received_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class ByeReceived:
+class ByeReceived(msgspec.Struct, frozen=True):
     """The client leaves for good."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageRefused:
+class MessageRefused(msgspec.Struct, frozen=True):
     """A message could not be read."""
 
     stream: int
@@ -55,29 +49,25 @@ class MessageRefused:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class InputEnded:
+class InputEnded(msgspec.Struct, frozen=True):
     """The client sends no more on this stream; or it broke, and :class:`StreamClosed` follows."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamClosed:
+class StreamClosed(msgspec.Struct, frozen=True):
     """The stream has ended, however it did."""
 
     stream: int
 
 
-@dataclass(frozen=True, slots=True)
-class BatchFinished:
+class BatchFinished(msgspec.Struct, frozen=True):
     """An executor has answered frames."""
 
     batch: ipc.Batch
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceUp:
+class DeviceUp(msgspec.Struct, frozen=True):
     """An executor is warm; it serves variant 0 of ``group``."""
 
     device: int
@@ -85,8 +75,7 @@ class DeviceUp:
     group: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceDown:
+class DeviceDown(msgspec.Struct, frozen=True):
     """An executor has died. ``running``: slots whose frames were in its batch."""
 
     device: int
@@ -94,35 +83,30 @@ class DeviceDown:
     running: frozenset[int]
 
 
-@dataclass(frozen=True, slots=True)
-class VariantSwitched:
+class VariantSwitched(msgspec.Struct, frozen=True):
     """An executor runs another variant."""
 
     switched: ipc.Switched
 
 
-@dataclass(frozen=True, slots=True)
-class PlanMade:
+class PlanMade(msgspec.Struct, frozen=True):
     """The planner has answered."""
 
     reply: ipc.PlanReply
 
 
-@dataclass(frozen=True, slots=True)
-class PlannerLost:
+class PlannerLost(msgspec.Struct, frozen=True):
     """The planner has died; another one starts."""
 
 
-@dataclass(frozen=True, slots=True)
-class DrainBegan:
+class DrainBegan(msgspec.Struct, frozen=True):
     """The server will stop."""
 
     grace_s: float
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Woken:
+class Woken(msgspec.Struct, frozen=True):
     """The instant of :meth:`Core.wake_ns` has come."""
 
 
@@ -157,23 +141,20 @@ Item = (
 )
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Send:
+class Send(msgspec.Struct, frozen=True, eq=False):
     """Put ``item`` into the stream's next message."""
 
     stream: int
     item: Item
 
 
-@dataclass(frozen=True, slots=True)
-class EndStream:
+class EndStream(msgspec.Struct, frozen=True):
     """End the stream once everything sent to it is written."""
 
     stream: int
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class SubmitFrame:
+class SubmitFrame(msgspec.Struct, frozen=True, eq=False):
     """Put ``data`` into the device's slot and tell its executor."""
 
     device: int
@@ -181,8 +162,7 @@ class SubmitFrame:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class MoveFrame:
+class MoveFrame(msgspec.Struct, frozen=True):
     """Copy a slot of a dead executor to a slot of another one and tell that one."""
 
     dead: int
@@ -191,39 +171,38 @@ class MoveFrame:
     submit: ipc.Submit
 
 
-@dataclass(frozen=True, slots=True)
-class Tell:
+class Tell(msgspec.Struct, frozen=True):
     """Send ``message`` to the executor of ``device``."""
 
     device: int
     message: ipc.Serve | ipc.Forget
 
 
-@dataclass(frozen=True, slots=True)
-class AskPlanner:
+class AskPlanner(msgspec.Struct, frozen=True):
     """Send the request to the planner."""
 
     request: ipc.PlanRequest
 
 
-@dataclass(frozen=True, slots=True)
-class RestartDevice:
+class RestartDevice(msgspec.Struct, frozen=True):
     """Its executor has held a frame for too long: kill it, another one starts."""
 
     device: int
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class RestartPlanner:
+class RestartPlanner(msgspec.Struct, frozen=True):
     """It has not answered for too long: kill it and start another."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
-    """Write a row of telemetry. ``make`` builds it later, when nobody waits for an answer."""
+class Record(msgspec.Struct, frozen=True):
+    """Have a row of telemetry written."""
 
-    make: Callable[[], ServerFrameRow | PlanRow | DispatchRow]
+    what: records.Record
+
+    def make(self) -> ServerFrameRow | PlanRow | DispatchRow:
+        """The row."""
+        return self.what if isinstance(self.what, PlanRow) else self.what.row()
 
 
 Instruction = Send | EndStream | SubmitFrame | MoveFrame | Tell | AskPlanner | RestartDevice | RestartPlanner | Record

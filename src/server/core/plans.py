@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 from moonjelly.placement import Place, newcomer, places
 from moonjelly.planning import keep_previous
 from moonjelly.planning.problem import Plan, Problem
@@ -107,8 +105,7 @@ class Plans:
             session = self._sessions.get(client_id)
             if session is not None:
                 self._inform(session, place, server_ms)
-        row = partial(
-            PlanRow,
+        row = PlanRow(
             run=self._planning.run,
             ts=now_ns,
             trigger=self._planning.trigger,

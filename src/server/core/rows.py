@@ -1,19 +1,15 @@
-"""Rows of telemetry, built from what the core knew at the time, when nobody waits for an answer."""
+"""What the core tells of frames and batches, to their clients and to telemetry."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from moonjelly.rpc import messages
-from moonjelly.telemetry import DispatchRow, ServerFrameRow
-from moonjelly.units import NS_PER_MS, ns_to_ms
+from moonjelly.units import NS_PER_MS
 from server import ipc
 from server.core.frames import PendingFrame
+from server.records import DispatchRecord, FrameRecord
 
 _MAX_UPLINK_MS = 60_000.0
 """What a wrong clock offset may make of an uplink time."""
-_RESULT_BYTES = 60
-"""Size of a result on the wire without its boxes."""
 
 
 def stage_times(pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, now_ns: int) -> messages.StageTimes:
@@ -32,52 +28,48 @@ def stage_times(pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, now
     )
 
 
-def frame_row(
+def frame_record(
     pending: PendingFrame,
     result: messages.Result,
     bandwidths_bps: tuple[float, float],
     variant: str,
     queued_ns: int | None,
-) -> ServerFrameRow:
+) -> FrameRecord:
     """How one frame ended. ``bandwidths_bps``: as reported last, and as planned with."""
-    times = result.stages
-    return ServerFrameRow(
-        client_id=pending.session_id,
-        frame_id=pending.frame_id,
-        recv_ts=pending.received_ns,
-        send_net_time=pending.uplink_ms,
-        dispatch_time=times.dispatch_ms,
-        processing_time=times.preprocess_ms,
-        waiting_time=times.queue_ms,
-        prediction_time=times.infer_ms,
-        response_time=times.respond_ms,
-        client_bw=bandwidths_bps[0],
-        estimated_bw=bandwidths_bps[1],
-        request_size=pending.size_bytes,
-        response_size=_RESULT_BYTES + (0 if result.packed is None else len(result.packed.data)),
-        scheduler_run_count=result.plan_version,
-        used_model=variant,
-        gpu_number=pending.device,
-        batch=times.batch,
-        outcome=result.outcome,
-        reason=result.reason,
-        queued_ts=queued_ns,
-        deadline_ts=pending.run_by_ns or None,
+    return FrameRecord(
+        pending.session_id,
+        pending.frame_id,
+        pending.device,
+        pending.received_ns,
+        pending.uplink_ms,
+        result.stages,
+        bandwidths_bps[0],
+        bandwidths_bps[1],
+        pending.size_bytes,
+        0 if result.packed is None else len(result.packed.data),
+        result.plan_version,
+        variant,
+        result.outcome,
+        result.reason,
+        queued_ns,
+        pending.run_by_ns,
     )
 
 
-def dispatch_row(batch: ipc.Batch, dropped: int, names: Sequence[str]) -> DispatchRow:
+def dispatch_record(batch: ipc.Batch, dropped: int, names: tuple[str, ...]) -> DispatchRecord:
     """One decision of an executor. ``names``: of the variants of the batch's group."""
-    return DispatchRow(
-        ts=batch.decided_ns,
-        gpu_number=batch.device,
-        variant=names[batch.variant],
+    return DispatchRecord(
+        device=batch.device,
+        names=names,
+        variant=batch.variant,
+        planned_variant=batch.planned_variant,
+        fallbacks=batch.fallbacks,
         planned_batch=batch.planned_batch,
         queue=batch.queue,
-        batch=batch.ran,
+        ran=batch.ran,
         dropped=dropped,
-        head_slack=batch.head_slack_ms,
-        infer_ms=ns_to_ms(batch.ended_ns - batch.started_ns),
-        planned_variant=names[batch.planned_variant],
-        fallbacks=" ".join(names[variant] for variant in batch.fallbacks),
+        head_slack_ms=batch.head_slack_ms,
+        decided_ns=batch.decided_ns,
+        started_ns=batch.started_ns,
+        ended_ns=batch.ended_ns,
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import psutil
+from msgspec import structs
 
 from moonjelly.errors import MoonjellyError
 from moonjelly.inference.protocol import Executor
@@ -133,9 +134,9 @@ class ResidentModels:
                 return
             try:
                 if self._load(serve.group, index):
-                    self._report(Loaded(replace(serve, variant=index), ahead=True))
+                    self._report(Loaded(structs.replace(serve, variant=index), ahead=True))
             except MoonjellyError as fault:
-                self._report(Loaded(replace(serve, variant=index), error=str(fault)))
+                self._report(Loaded(structs.replace(serve, variant=index), error=str(fault)))
 
     def _load(self, group: str, index: int) -> bool:
         """Whether it had to be loaded."""
