@@ -348,7 +348,7 @@ def unpack(packed: messages.PackedDetections) -> Detections:
 
 def _write_boxes(detections: Detections) -> bytes:
     count, classes = len(detections), detections.classes.tolist()
-    if 0 <= min(classes) and max(classes) < _LONG_VARINT:
+    if min(classes) >= 0 and max(classes) < _LONG_VARINT:
         data = bytearray(_empty_boxes(count))
         numbers: NDArray[np.float32] = np.ndarray((count, 5), "<f4", data, _FIRST_NUMBER, (_BOX_BYTES, 5))
         numbers[:, :4] = detections.boxes
