@@ -176,7 +176,7 @@ def decide(
     queue_ms = _queue_ms(in_flight, rate_bps, now, encode_ms)
     one_way_ms = link.rtt_ms / 2
     left_ms = stream.slo_ms - ns_to_ms(now - captured) - encode_ms - link.rtt_ms - link.jitter_ms - plan.overhead_ms
-    room_bytes = _room_bytes(stream, rate_bps, in_flight)
+    room_bytes = MAX_UNACKNOWLEDGED_BYTES - sum(frame.size_bytes for frame in in_flight)
     ladder = _ladder(stream, plan)
     for variant, quality in ladder:
         step_before = sizes.expected_bytes(stream.input_sizes[max(0, variant - 1)])
@@ -194,8 +194,7 @@ def decide(
     variant, quality = ladder[-1]
     size = sizes.expected_bytes(stream.input_sizes[variant], quality)
     wait_ms = _queue_ms(in_flight, hopeful_bps, now, encode_ms) + transfer_ms(size, hopeful_bps)
-    room = size <= _room_bytes(stream, hopeful_bps, in_flight) or not in_flight
-    in_time = wait_ms <= left_ms - min(plan.infer_ms, FALLBACK_INFER_MS) and room
+    in_time = wait_ms <= left_ms - min(plan.infer_ms, FALLBACK_INFER_MS) and size <= room_bytes
     # What is believed of a link that carries nothing is soon out of date: now and then a frame is sent to see.
     if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
         return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
@@ -236,16 +235,16 @@ def _bounded_rate_bps(
 ) -> float:
     """``rate_bps``, and less once the acknowledgement of the oldest frame is overdue.
 
-    This shows a drop before any acknowledgement can. How much of that frame is still to come is unknown; it is taken
-    to need ``doubt`` times as long again as it is overdue.
+    This shows a drop before any acknowledgement can. How much of that frame is still to come is unknown: a link may
+    have dropped by any factor, and then the best guess is that the frame needs as long again as it has been on its way
+    already. It is taken to need ``doubt`` times that.
     """
     rate_bps = max(1.0, rate_bps)
     if in_flight:
         oldest = in_flight[0]
         waited_ms = ns_to_ms(now - oldest.sent) - link.rtt_ms - 2.0 * link.jitter_ms
-        overdue_ms = waited_ms - transfer_ms(oldest.size_bytes, rate_bps)
-        if overdue_ms > 0.0:
-            rate_bps = oldest.size_bytes * 8_000.0 / (waited_ms + doubt * overdue_ms)
+        if waited_ms > transfer_ms(oldest.size_bytes, rate_bps):
+            rate_bps = oldest.size_bytes * 8_000.0 / (waited_ms * (1.0 + doubt))
     return rate_bps
 
 
@@ -255,9 +254,3 @@ def _queue_ms(in_flight: Sequence[Unacknowledged], rate_bps: float, now: ClientI
     for frame in in_flight:
         free_ms = max(ns_to_ms(frame.sent - now), free_ms) + transfer_ms(frame.size_bytes, rate_bps)
     return max(0.0, free_ms - encode_ms)
-
-
-def _room_bytes(stream: Stream, rate_bps: float, in_flight: Sequence[Unacknowledged]) -> float:
-    """What may still be put into the socket: in all, no more than the link carries within one deadline."""
-    cap = min(MAX_UNACKNOWLEDGED_BYTES, rate_bps * stream.slo_ms / 8_000.0)
-    return cap - sum(frame.size_bytes for frame in in_flight)

@@ -110,7 +110,7 @@ class AdaptiveClient:
     def report(self, now: ClientInstant) -> tuple[float, float, ClockOffset | None]:
         """See :class:`Adapter`."""
         link = network.estimate(self._link, now)
-        return (link.cautious_bps() if link.known else 0.0), link.rtt_ms, link.offset
+        return link.bandwidth_bps, link.rtt_ms, link.offset
 
 
 class JellyfishClient:

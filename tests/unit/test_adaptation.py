@@ -11,6 +11,7 @@ import pytest
 from moonjelly.adaptation import (
     LATENCY_FACTOR,
     MAX_UNACKNOWLEDGED_BYTES,
+    STALLED_AFTER_MS,
     LinkHealth,
     PlanView,
     Send,
@@ -130,6 +131,20 @@ class TestDecide:
         overdue = choose(link(10e6), (Unacknowledged(20_000, now(940.0)),))
         assert isinstance(on_time, Send)
         assert isinstance(overdue, Skip) or overdue.expected_bytes < on_time.expected_bytes / 2
+
+    def test_an_overdue_frame_is_taken_to_need_as_long_again(self) -> None:
+        """40 kB on their way for 49 ms of a link that should have carried them in 32: 49 more, not 17."""
+        overdue = (Unacknowledged(40_000, now(940.0)),)
+        decision = choose(link(10e6), overdue)
+        assert isinstance(decision, Send)
+        assert decision.arrives_in_ms >= 49.0
+
+    def test_a_link_that_dropped_still_gets_a_small_frame_behind_an_overdue_one(self) -> None:
+        """What has crossed the link already does not count against the next frame."""
+        overdue = (Unacknowledged(60_000, now(905.0)),)
+        decision = choose(link(20e6), overdue)
+        assert isinstance(decision, Send)
+        assert decision.variant == 0
 
     def test_the_unacknowledged_bytes_are_bounded(self) -> None:
         """However fast the link seems and however far the deadline."""
@@ -253,8 +268,9 @@ class TestClosedLoop:
         assert all(record.decision == Skip(SkipReason.OUTAGE) for record in silent)
 
     def test_frames_in_flight_stay_few(self) -> None:
+        """No more than are captured until the link counts as stalled."""
         records = run([20.0, 1.0, 5.0, 0.0, 10.0, 2.0], 4.0)
-        assert max(record.in_flight for record in records) <= 4
+        assert max(record.in_flight for record in records) <= 1 + STALLED_AFTER_MS * STREAM.fps / 1_000.0
 
     def test_a_poor_link_still_gets_frames_through(self) -> None:
         """0.4 Mbit/s carry 15 frames of 128 pixels only at a low quality."""

@@ -149,7 +149,7 @@ class Session:
             fps=self.identity.fps,
             group=self.identity.group,
             resume_token=self._welcome.token if self._welcome else b"",
-            bandwidth_bps=estimate.cautious_bps(),
+            bandwidth_bps=estimate.bandwidth_bps,
             one_way_ms=estimate.rtt_ms / 2.0,
         )
 
@@ -287,7 +287,7 @@ class Session:
             height=frame.encoded.height,
             variant=frame.encoded.variant,
             quality=frame.encoded.quality,
-            bandwidth_bps=frame.link.cautious_bps(),
+            bandwidth_bps=frame.link.bandwidth_bps,
             rtt_ms=frame.link.rtt_ms,
             server_minus_client_ns=offset.server_minus_client_ns if offset else None,
             offset_bound_ns=offset.bound_ns if offset else 0,
