@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from moonjelly import network
-from moonjelly.adaptation import PlanView, Send, Skip, Stream, Unacknowledged, decide
+from moonjelly.adaptation import PADDING_EVERY_MS, PlanView, Send, Skip, Stream, Unacknowledged, decide, padding_bytes
 from moonjelly.clock import ManualClock, SkewedClock
 from moonjelly.network import Exchange, FrameSizes, LinkEstimate, LinkState
 from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant
@@ -80,6 +80,7 @@ class _Client:
     state: LinkState = field(default_factory=LinkState)
     sizes: FrameSizes = field(default_factory=FrameSizes)
     in_flight: list[tuple[int, Unacknowledged]] = field(default_factory=list)
+    next_padding_s: float = 0.0
 
 
 def drive(
@@ -109,7 +110,7 @@ def drive(
     while events:
         now_s, number, kind, cargo = heapq.heappop(events)
         if kind == _TO_PING:
-            arrived, ping = world.exchange(now_s, 0)
+            arrived, ping = world.exchange(now_s, _padding(stream, world, client, now_s))
             if arrived < math.inf:
                 heapq.heappush(events, (world.seconds(ping.returned), number, _ANSWER, ping))
         elif kind == _TO_FRAME:
@@ -159,6 +160,16 @@ class _World:
         return self._last_arrival_s, Exchange(
             size_bytes, self.client_ns(sent_s), received, received, self.client_ns(self._last_return_s)
         )
+
+
+def _padding(stream: Stream, world: _World, client: _Client, now_s: float) -> int:
+    if now_s < client.next_padding_s:
+        return 0
+    link = network.estimate(client.state, world.client_ns(now_s))
+    padding = padding_bytes(stream, link, [frame for _, frame in client.in_flight])
+    if padding:
+        client.next_padding_s = now_s + PADDING_EVERY_MS / 1e3
+    return padding
 
 
 def _send(

@@ -40,6 +40,11 @@ PROBE_AFTER_MS = 500.0
 OUTAGE_AFTER_MS = 2_000.0
 """Nothing heard for this long, with a ping or a frame unanswered: the link is gone. Pings must be more frequent."""
 MAX_UNACKNOWLEDGED_BYTES = 1 << 20
+PADDING_BYTES = 8_000
+"""Of a ping that tells bucket and rate apart: a little more than most buckets hold."""
+PADDING_EVERY_MS = 1_000.0
+PADDING_SHARE = 0.05
+"""Of the deadline, that a padded ping may take from a frame behind it."""
 
 
 class LinkHealth(enum.Enum):
@@ -199,6 +204,19 @@ def decide(
     if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
         return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
     return Skip(SkipReason.QUEUE if queue_ms > 0.0 else SkipReason.DEADLINE)
+
+
+def padding_bytes(stream: Stream, link: LinkEstimate, in_flight: Sequence[Unacknowledged]) -> int:
+    """How many bytes the next ping should carry.
+
+    Where all frames have one size and none follows another closely, a link with a bucket looks like a faster one
+    without. Something that hardly leaves the bucket tells them apart: between large frames it takes the time of a
+    ping, or of all its bytes. Ask at most every ``PADDING_EVERY_MS``, so that other pings go on to measure the delay.
+    """
+    if in_flight or not link.known:
+        return 0
+    affordable = transfer_ms(PADDING_BYTES, link.cautious_bps()) <= PADDING_SHARE * stream.slo_ms
+    return PADDING_BYTES if affordable else 0
 
 
 def next_variant(

@@ -196,6 +196,23 @@ class TestBandwidth:
         assert estimate.bucket_bytes == pytest.approx(bucket, abs=2_000)
         assert estimate.bandwidth_bps == pytest.approx(rate_bps, rel=0.15)
 
+    def test_padded_pings_find_the_bucket_where_all_frames_have_one_size(self) -> None:
+        """Of seven delays one is long, as on a host that has other things to do."""
+        bucket, size, padding, rate_bps = 4_500, 62_000, 8_000, 50e6
+        history = []
+        for index in range(300):
+            late_ms = (0.05, 0.1, 0.0, 0.15, 3.0, 0.05, 0.1)[index % 7]
+            sent_ms = 100.0 + 66.0 * index
+            history.append(exchange(sent_ms, 5.0 + late_ms + (size - bucket) * 8_000 / rate_bps, size))
+            if index % 15 == 7:
+                up_ms = 5.0 + late_ms + (padding - bucket) * 8_000 / rate_bps
+                history.append(exchange(sent_ms + 30.0, up_ms, padding))
+            elif index % 15 == 0:
+                history.append(exchange(sent_ms + 40.0, 5.0 + late_ms))
+        found = network.estimate(after(history), ClientInstant(ms_to_ns(20_000)))
+        assert found.bucket_bytes == pytest.approx(bucket, abs=1_500)
+        assert found.bandwidth_bps == pytest.approx(rate_bps, rel=0.03)
+
     def test_never_below_the_delivered_demand(self) -> None:
         """Frames that always fit the bucket measure nothing, but the link evidently carries them."""
         history = []

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from moonjelly.adaptation import OUTAGE_AFTER_MS, Send
+from moonjelly.adaptation import OUTAGE_AFTER_MS, PADDING_BYTES, Send
 from moonjelly.errors import ProtocolError
 from moonjelly.rpc import messages as wire
 from moonjelly.sdk.results import EncodedFrame, FrameResult
@@ -238,6 +238,25 @@ def test_pings_come_quickly_first_and_then_twice_a_second() -> None:
             instants.append((now - START) / NS_PER_MS)
         now = ClientInstant(now + NS_PER_MS)
     assert np.diff(instants).tolist() == [20, 20, 20, 20, 500, 500]
+
+
+def test_between_frames_a_ping_a_second_is_padded_and_counts_with_its_size() -> None:
+    """A large frame in 4 ms: the link is fast enough for it."""
+    made = session()
+    for index in range(5):
+        made.ping(at(20 * index))
+    frame_id = begun(made, captured=100, now=100)
+    departed(made, frame_id, now=100)
+    assert made.ping(at(600)) == wire.Ping(at(600)), "a frame is on its way"
+    made.receive(ack(frame_id), at(604))
+    sent = [made.ping(at(now)) for now in (1_100, 1_600, 2_100)]
+    assert [ping.padding_bytes for ping in sent if ping] == [PADDING_BYTES, 0, PADDING_BYTES]
+    before = made.link
+    made.receive(wire.ServerMessage(pongs=(wire.Pong(at(1_100), ServerInstant(20), ServerInstant(21)),)), at(1_105))
+    assert made.link.bandwidth != before.bandwidth
+    measured = made.link.bandwidth
+    made.receive(wire.ServerMessage(pongs=(wire.Pong(at(1_600), ServerInstant(30), ServerInstant(31)),)), at(1_605))
+    assert made.link.bandwidth == measured, "without padding it measures the delay alone"
 
 
 def test_silence_is_counted_from_the_first_unanswered_message() -> None:

@@ -17,7 +17,7 @@ Frames of different sizes and frames sent back to back tell them apart.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from moonjelly.network.exchange import Exchange
 from moonjelly.network.round_trip import RoundTripState
@@ -34,11 +34,14 @@ _SHAPE_VARIANCE = 0.0005
 """A transfer never follows the rate exactly (headers, scheduling): 2 %."""
 _GATE = 3.0
 _GATE_OPENING = 0.5
+_LEAST_NOISE_NS = 100_000.0
+_NOISE_OF_USUAL = 1.5
+"""Standard deviation of an exponential delay over its median; the mean would follow the few that are very late."""
 _MIN_TRANSFER_NS = 50_000.0
 _FORGETTING = 0.002
 """Per frame: a bucket is a property of the route and stays for minutes."""
 _WORST = 16.0
-"""Surprise (in squared standard deviations) beyond which a frame is just an outlier."""
+"""Squared standard deviations of being early beyond which a frame is just an outlier."""
 _BUCKET_DOUBT = 1.0
 """Nats against any bucket at all, before a frame was seen; most links have none ..."""
 _PRIOR_BUCKET_BYTES = 6_000.0
@@ -56,12 +59,14 @@ class _Filter:
         bucket_bytes: assumed.
         log_rate: natural logarithm of bit/s.
         variance: of ``log_rate`` at the last update.
+        level_bytes: left in the bucket at the end of the latest delivery.
         surprisal: negative log-likelihood of the transfer times under its predictions, slowly forgotten.
     """
 
     bucket_bytes: float
     log_rate: float
     variance: float
+    level_bytes: float = 0.0
     surprisal: float = 0.0
 
 
@@ -122,16 +127,15 @@ def observe(state: BandwidthState | None, exchange: Exchange, floor: RoundTripSt
         return state
     if state is None:
         return _first(exchange, floor)
-    # An unqueued message usually arrives one jitter after the fastest ones.
-    start = max(exchange.sent + floor.up_floor_ns + round(floor.jitter_ns), state.last_received)
+    start = max(exchange.sent + floor.up_floor_ns + round(floor.usual_ns), state.last_received)
     busy_ns = max(_MIN_TRANSFER_NS, float(exchange.received - start))
     idle_ns = start - state.last_received
     elapsed_s = max(0, exchange.returned - state.updated) / NS_PER_S
     demand_bps = _smoothed_demand(state, exchange)
-    jitter_ns = floor.jitter_ns
+    noise_ns = max(_LEAST_NOISE_NS, _NOISE_OF_USUAL * floor.usual_ns)
     return BandwidthState(
         tuple(
-            _step(item, exchange.size_bytes, busy_ns, idle_ns, elapsed_s, jitter_ns, demand_bps)
+            _step(item, exchange.size_bytes, busy_ns, idle_ns, elapsed_s, noise_ns, demand_bps)
             for item in state.filters
         ),
         max(state.last_received, exchange.received),
@@ -154,50 +158,56 @@ def _step(
     busy_ns: float,
     idle_ns: float,
     elapsed_s: float,
-    jitter_ns: float,
+    noise_ns: float,
     demand_bps: float,
 ) -> _Filter:
     variance = min(item.variance + WALK_PER_S * elapsed_s, STATIONARY_VARIANCE)
-    free_bytes = min(item.bucket_bytes, math.exp(item.log_rate) * idle_ns / NS_PER_S / 8.0)
+    refill_bytes = math.exp(item.log_rate) * max(0, idle_ns) / NS_PER_S / 8.0
+    free_bytes = min(item.bucket_bytes, item.level_bytes + refill_bytes)
     charged = size_bytes - free_bytes
     if charged < 0.2 * size_bytes:
-        return _within_bucket(item, size_bytes, busy_ns, jitter_ns, variance, demand_bps)
+        return _within_bucket(item, max(0.0, -charged), busy_ns, noise_ns, variance, demand_bps)
     expected_ns = charged * 8.0 * NS_PER_S / math.exp(item.log_rate)
-    surprise = math.log(expected_ns / max(busy_ns, jitter_ns))
+    surprise = math.log(expected_ns / max(busy_ns, noise_ns))
     # Jitter matters little to a transfer that was long, or should have been. Only what is left of the frame after the
     # free bytes is timed, so the bucket's own uncertainty counts the more the smaller that is.
-    noise = (jitter_ns / max(busy_ns, expected_ns)) ** 2
+    noise = (noise_ns / max(busy_ns, expected_ns)) ** 2
     noise += _SHAPE_VARIANCE * (1.0 + (size_bytes / charged - 1.0) ** 2)
     total = variance + noise
     limit = _GATE * math.sqrt(total)
     excess = max(0.0, abs(surprise) - limit)
     gain = variance / total
-    # Density of the observed time under this assumption: log-normal about the prediction.
-    unlikely = 0.5 * (min(surprise * surprise / total, _WORST) + math.log(2.0 * math.pi * total)) + math.log(busy_ns)
-    return replace(
-        item,
+    # Density of the observed time under this assumption: log-normal about the prediction, with a heavy tail (Student's,
+    # three degrees) towards late, since nothing arrives before it can but many things make it late.
+    squared = surprise * surprise / total
+    unlikely = 0.5 * min(squared, _WORST) if surprise > 0.0 else 2.0 * math.log1p(squared / 3.0)
+    unlikely += 0.5 * math.log(2.0 * math.pi * total) + math.log(busy_ns)
+    return _Filter(
+        item.bucket_bytes,
         log_rate=item.log_rate + gain * math.copysign(min(abs(surprise), limit), surprise),
         # Beyond the gate: one late frame is noise, two are a new rate. The next one is believed.
         variance=min((1.0 - gain) * variance + _GATE_OPENING * excess * excess, STATIONARY_VARIANCE),
+        level_bytes=0.0,
         surprisal=_remembered(item.surprisal, unlikely),
     )
 
 
 def _within_bucket(
-    item: _Filter, size_bytes: int, busy_ns: float, jitter_ns: float, variance: float, demand_bps: float
+    item: _Filter, level_bytes: float, busy_ns: float, noise_ns: float, variance: float, demand_bps: float
 ) -> _Filter:
     """Under this assumption (nearly) all of the frame was free: it says only that the link carries the demand.
 
     The rate creeps up, since nothing contradicts it: larger frames will leave the bucket and measure it.
     """
-    unlikely = min(busy_ns / jitter_ns, _WORST) + math.log(jitter_ns)
+    unlikely = 2.0 * math.log1p(busy_ns / noise_ns) + math.log(noise_ns)  # a tail as heavy
     log_rate = item.log_rate + _CREEP
     if demand_bps > 0.0:
         log_rate = max(log_rate, math.log(demand_bps))
-    return replace(
-        item,
+    return _Filter(
+        item.bucket_bytes,
         log_rate=min(log_rate, _LOG_FASTEST),
         variance=variance,
+        level_bytes=level_bytes,
         surprisal=_remembered(item.surprisal, unlikely),
     )
 

@@ -11,6 +11,8 @@ WINDOW_NS = 10 * NS_PER_S
 """A longer route shows after at most two windows, a shorter one at once."""
 _JITTER_GAIN = 0.1
 _JITTER_FLOOR_NS = 100_000.0
+_USUAL_STEP = 1.1
+_USUAL_FLOOR_NS = 20_000.0
 _JITTER_CEILING_NS = 10.0 * NS_PER_MS
 
 
@@ -26,6 +28,7 @@ class RoundTripState:
         earlier_down_ns: of the window before.
         last_received: end of the latest delivery: what was sent before it waited in the queue.
         jitter_ns: smoothed excess of a probe's uplink delay over the floor.
+        usual_ns: median of that excess: what most messages take beyond the floor, however late some are.
     """
 
     window_start: ClientInstant
@@ -35,6 +38,7 @@ class RoundTripState:
     earlier_down_ns: int
     last_received: ServerInstant
     jitter_ns: float = 1.0 * NS_PER_MS
+    usual_ns: float = 0.2 * NS_PER_MS
 
     @property
     def up_floor_ns(self) -> int:
@@ -57,12 +61,18 @@ def observe(state: RoundTripState | None, exchange: Exchange) -> RoundTripState:
     if state is None:
         return RoundTripState(exchange.returned, up, down, up, down, exchange.received)
     latest = max(state.last_received, exchange.received)
-    jitter = state.jitter_ns
+    jitter, usual = state.jitter_ns, state.usual_ns
     if exchange.is_probe and exchange.sent + state.up_floor_ns >= state.last_received:
         excess = min(max(0, up - state.up_floor_ns), _JITTER_CEILING_NS)
         jitter = max(_JITTER_FLOOR_NS, jitter + _JITTER_GAIN * (excess - jitter))
+        usual = min(max(_USUAL_FLOOR_NS, usual * (_USUAL_STEP if excess > usual else 1.0 / _USUAL_STEP)), jitter)
         if exchange.returned - state.window_start > WINDOW_NS:
-            return RoundTripState(exchange.returned, up, down, state.up_ns, state.down_ns, latest, jitter)
+            return RoundTripState(exchange.returned, up, down, state.up_ns, state.down_ns, latest, jitter, usual)
     return replace(
-        state, up_ns=min(state.up_ns, up), down_ns=min(state.down_ns, down), last_received=latest, jitter_ns=jitter
+        state,
+        up_ns=min(state.up_ns, up),
+        down_ns=min(state.down_ns, down),
+        last_received=latest,
+        jitter_ns=jitter,
+        usual_ns=usual,
     )

@@ -43,7 +43,7 @@ def _client(message: messages.ClientMessage) -> pb.ClientMessage:
     if isinstance(message, messages.Frame):
         return pb.ClientMessage(frame=_frame(message))
     if isinstance(message, messages.Ping):
-        return pb.ClientMessage(ping=pb.Ping(sent_client_ns=message.sent_ns))
+        return pb.ClientMessage(ping=pb.Ping(sent_client_ns=message.sent_ns, padding=bytes(message.padding_bytes)))
     if isinstance(message, messages.Hello):
         return pb.ClientMessage(
             hello=pb.Hello(
@@ -229,7 +229,7 @@ def client_from_wire(data: bytes) -> messages.ClientMessage:
     if kind == "frame":
         return _read_frame(message.frame)
     if kind == "ping":
-        return messages.Ping(ClientInstant(message.ping.sent_client_ns))
+        return messages.Ping(ClientInstant(message.ping.sent_client_ns), len(message.ping.padding))
     if kind == "hello":
         return _read_hello(message.hello)
     if kind == "bye":

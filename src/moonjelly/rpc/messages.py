@@ -59,9 +59,15 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Asks for a :class:`Pong`."""
+    """Asks for a :class:`Pong`.
+
+    Attributes:
+        sent_ns: comes back in the pong.
+        padding_bytes: that it carries for its size alone.
+    """
 
     sent_ns: ClientInstant
+    padding_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,10 +258,12 @@ class PlanUpdate(_message.Message):
     def __init__(self, version: _Optional[int] = ..., placed: _Optional[bool] = ..., variant: _Optional[int] = ..., batch: _Optional[int] = ..., device: _Optional[int] = ..., reason: _Optional[str] = ..., infer_ms: _Optional[float] = ..., overhead_ms: _Optional[float] = ...) -> None: ...
 
 class Ping(_message.Message):
-    __slots__ = ("sent_client_ns",)
+    __slots__ = ("sent_client_ns", "padding")
     SENT_CLIENT_NS_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
     sent_client_ns: int
-    def __init__(self, sent_client_ns: _Optional[int] = ...) -> None: ...
+    padding: bytes
+    def __init__(self, sent_client_ns: _Optional[int] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class Pong(_message.Message):
     __slots__ = ("sent_client_ns", "received_server_ns", "sent_server_ns")

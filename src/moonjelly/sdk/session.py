@@ -91,6 +91,8 @@ class Session:
         self._drain: wire.Drain | None = None
         self._next_ping: ClientInstant | None = None
         self._pings_sent = 0
+        self._padded: dict[int, int] = {}
+        self._next_padding = ClientInstant(0)
         self._waiting_since: ClientInstant | None = None
         self._pings_unanswered = 0
 
@@ -170,6 +172,7 @@ class Session:
         self._connected, self._drain = True, None
         self._next_ping, self._pings_sent = now, 0
         self._waiting_since, self._pings_unanswered = None, 0
+        self._padded.clear()
         known = welcome.last_frame_id if welcome.resumed else 0
         lost = [frame for frame in self._in_flight.values() if frame.frame_id > known]
         reason = "its session was gone" if not welcome.resumed else "it had not arrived when the connection was lost"
@@ -305,7 +308,8 @@ class Session:
         self._check(message)
         for pong in message.pongs:
             self._pings_unanswered = max(0, self._pings_unanswered - 1)
-            self._observe(network.Exchange(0, pong.sent_client_ns, pong.received_ns, pong.sent_ns, now))
+            padding = self._padded.pop(pong.sent_client_ns, 0)
+            self._observe(network.Exchange(padding, pong.sent_client_ns, pong.received_ns, pong.sent_ns, now))
         for ack in message.acks:
             self._acknowledge(ack, now)
         if message.plan is not None:
@@ -384,7 +388,18 @@ class Session:
             now + (SETTLING_INTERVAL_NS if self._pings_sent < SETTLING_PINGS else PING_INTERVAL_NS)
         )
         self._expect(now)
-        return wire.Ping(now)
+        return wire.Ping(now, self._padding(now))
+
+    def _padding(self, now: ClientInstant) -> int:
+        """Bytes that the ping of ``now`` carries, see :func:`moonjelly.adaptation.padding_bytes`."""
+        if now < self._next_padding or self._pings_sent <= SETTLING_PINGS:
+            return 0
+        stream = Stream(self.identity.slo_ms, self.identity.fps, ())
+        padding = adaptation.padding_bytes(stream, self.estimate(now), self.unacknowledged)
+        if padding:
+            self._padded[now] = padding
+            self._next_padding = ClientInstant(now + ms_to_ns(adaptation.PADDING_EVERY_MS))
+        return padding
 
     def silent(self, now: ClientInstant) -> bool:
         """Whether the stream has said nothing for too long although it was asked."""
