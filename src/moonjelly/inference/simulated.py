@@ -62,7 +62,7 @@ class _Drawn:
     classes: NDArray[np.int32]
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)  # streams at a time; those of clients that have gone make room
 def _draw(seed: int, class_count: int, stream: str) -> _Drawn:
     draw = np.random.default_rng([seed, *stream.encode()])
     count = int(draw.integers(1, 9))
