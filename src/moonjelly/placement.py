@@ -85,12 +85,23 @@ def newcomer(
     profiles: Profiles,
     latency_factor: float,
     rho: float,
+    before: int | None = None,
 ) -> Place:
-    """Where a client goes that no plan knows yet: to the least loaded device that can take it as it runs now.
+    """Where a client goes that no plan counts with: to the least loaded device that can take it as it runs now.
 
     The conditions are the planner's (``moonjelly.planning.problem``), so the plan in force stays feasible.
+
+    Args:
+        group: the client's.
+        fps: its nominal rate.
+        budget_ms: per variant of its group.
+        running: devices of any group.
+        profiles: (device kind, group) to profile.
+        latency_factor: of the planning problem.
+        rho: likewise.
+        before: the device that it had before it was away, which is looked at first.
     """
-    for one in sorted(running, key=lambda one: (one.load_fps, one.device.device_id)):
+    for one in sorted(running, key=lambda one: (one.device.device_id != before, one.load_fps, one.device.device_id)):
         assignment = one.assignment
         if assignment.group != group:
             continue

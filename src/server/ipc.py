@@ -147,7 +147,7 @@ class Batch(_Message, frozen=True):
     Attributes:
         variant: index in the group's zoo of the one that ran.
         planned_variant: of the one that the plan runs here.
-        fallbacks: faster ones that could have run instead.
+        fallbacks: variants that were loaded beside the planned one; the dispatcher may run a faster one.
         queue: frames in the queue at the decision.
         head_slack_ms: to the earliest deadline at the decision.
         decided_ns: when it was decided.

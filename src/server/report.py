@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from moonjelly.telemetry import SCHEMA_VERSION
 from moonjelly.types import Outcome
 from moonjelly.version import __version__
 from server.config import ServerOptions
@@ -48,6 +49,7 @@ def summarise(core: Core, seconds: float) -> dict[str, Any]:
     for statistics in (sessions.earlier, *sessions.history.values()):
         total.add(statistics)
     return {
+        "schema_version": SCHEMA_VERSION,
         "seconds": round(seconds, 3),
         "frames": total.frames,
         "outcomes": _counts(total.outcomes),

@@ -186,7 +186,7 @@ class TestOptions:
 class TestStopping:
     async def test_sigterm_drains_then_everything_is_gone_and_written(self, tmp_path: Path) -> None:
         with running_server(tmp_path, "--grace-s", "20") as server:
-            async with welcomed(server.port, slo_ms=500.0) as client:
+            async with welcomed(server.port, slo_ms=30_000.0) as client:
                 await client.placed()
                 await client.frame(1, PICTURE)
                 await client.result(1)
@@ -211,9 +211,21 @@ class TestStopping:
         assert summary["frames"] == 2
         assert summary["outcomes"]["ON_TIME"] == 2
 
+    async def test_streams_without_outstanding_frames_end_long_before_the_grace(self, tmp_path: Path) -> None:
+        with running_server(tmp_path, "--grace-s", "3600") as server:
+            async with welcomed(server.port, slo_ms=500.0) as client:
+                await client.placed()
+                await client.frame(1, PICTURE)
+                server.process.send_signal(signal.SIGTERM)
+                assert await client.until(lambda message: message.drain)
+                assert (await client.result(1)).outcome is Outcome.ON_TIME
+                while await client.read() is not None:
+                    pass
+                assert await asyncio.to_thread(server.process.wait, 30) == 0
+
     async def test_clients_that_stay_do_not_hold_it_up(self, tmp_path: Path) -> None:
         with running_server(tmp_path, "--grace-s", "0.2") as server:
-            async with welcomed(server.port) as client:
+            async with welcomed(server.port, slo_ms=60_000.0) as client:
                 server.process.send_signal(signal.SIGTERM)
                 assert await client.until(lambda message: message.drain)
                 assert await asyncio.to_thread(server.process.wait, 15) == 0

@@ -99,6 +99,8 @@ def test_a_newcomer_goes_to_the_least_loaded_device_that_can_take_it() -> None:
     assert roomy == Place(0, 2, 2, 20.0, True)
     hurried = newcomer("default", 10.0, (90.0, 90.0, 30.0), running, PROFILES, 2.0, 0.9)
     assert hurried == Place(1, 0, 1, 4.0, True)
+    assert newcomer("default", 10.0, (90.0, 90.0, 90.0), running, PROFILES, 2.0, 0.9, before=1).device_id == 1
+    assert newcomer("default", 300.0, (90.0, 90.0, 9.0), running, PROFILES, 2.0, 0.9, before=0).device_id is None
     assert newcomer("default", 1e4, (90.0, 90.0, 90.0), running, PROFILES, 2.0, 0.9).device_id is None
 
 

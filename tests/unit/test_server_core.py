@@ -12,7 +12,7 @@ from moonjelly.planning import create_policy
 from moonjelly.planning.cadence import MIN_INTERVAL_NS
 from moonjelly.profiles import Profile
 from moonjelly.rpc import messages
-from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
+from moonjelly.telemetry import SCHEMA_VERSION, DispatchRow, PlanRow, ServerFrameRow
 from moonjelly.types import Outcome, Variant
 from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant
 from server import ipc
@@ -22,7 +22,6 @@ from server.core.executors import HANG_NS
 from server.core.frames import WATCH_GRACE_NS
 from server.core.placement import Rules
 from server.core.planner import PLANNER_PATIENCE_NS
-from server.core.sessions import KEEP_PLACE_NS
 from server.core.settings import Settings
 from server.report import summarise
 
@@ -114,6 +113,11 @@ class World:
             "offset_bound_ns": 1, "data": b"x" * 100,
         }  # fmt: skip
         return self.emit(ev.FrameReceived(stream, messages.Frame(**(fields | changes)), self.now_ns))
+
+    def plan_of(self, stream: int) -> messages.PlanUpdate:
+        """What a client was told last of its place."""
+        updates = self.sent(stream, messages.PlanUpdate)
+        return updates[-1] if updates else self.sent(stream, messages.Welcome)[-1].plan
 
     def result(self, stream: int, frame_id: int) -> messages.Result:
         found = [r for r in self.sent(stream, messages.Result) if r.frame_id == frame_id]
@@ -409,6 +413,7 @@ class TestLeaving:
         assert list(table.history) == [1, 5, 6]
         assert (table.earlier_count, table.earlier.frames, table.earlier.outcomes) == (3, 3, {Outcome.FAILED: 3})
         summary = summarise(world.core, 1.0)
+        assert summary["schema_version"] == SCHEMA_VERSION
         assert (summary["frames"], summary["outcomes"]["FAILED"], summary["earlier_clients"]) == (5, 5, 3)
 
     def test_resuming_takes_over_from_a_stream_that_seems_alive(self, world: World) -> None:
@@ -427,14 +432,68 @@ class TestLeaving:
         world.join(2)
         world.plan()
         world.emit(ev.StreamClosed(1))
-        world.pass_ms(KEEP_PLACE_NS / NS_PER_MS + 600)
+        world.pass_ms(501)
         world.plan()
-        world.pass_ms(600)
-        world.plan()
-        assert [row.clients for row in world.rows(PlanRow)][-1] == 1
+        assert [row.clients for row in world.rows(PlanRow)][-1] == 1, "the next plan does without it"
         world.pass_ms(10_000)
         assert [session.session_id for session in world.core.sessions] == [2]
         assert world.join(3, resume_token=bytes([1]) * 16) is None
+
+    def test_others_take_the_room_of_a_vanished_client_at_once(self) -> None:
+        world = self.crowded()
+        assert not world.plan_of(3).placed, "two fill the device"
+        world.emit(ev.StreamClosed(1))
+        world.emit(ev.ByeReceived(3))
+        welcome = world.join(4, fps=180.0)
+        assert welcome is not None
+        assert welcome.plan.placed
+        back = world.join(5, resume_token=bytes([1]) * 16)
+        assert back is not None
+        assert not back.plan.placed, "its room is gone"
+        assert back.plan.reason
+
+    def test_a_client_that_comes_back_has_its_place_where_there_is_room(self, world: World) -> None:
+        world.join(2)
+        world.plan()
+        before = world.plan_of(1)
+        world.emit(ev.StreamClosed(1))
+        world.pass_ms(501)
+        world.plan()
+        assert world.rows(PlanRow)[-1].clients == 1
+        back = world.join(3, resume_token=bytes([1]) * 16)
+        assert back is not None
+        assert back.plan.placed
+        assert back.plan.device == before.device
+        world.plan()
+        assert world.rows(PlanRow)[-1].clients == 2
+
+    @staticmethod
+    def crowded() -> World:
+        """One device, two clients that fill it, a third without a place."""
+        world = World(Core(settings(speeds=[1.0], max_sessions=9)), START_NS - NS_PER_S)
+        world.up(0)
+        world.now_ns = START_NS
+        for stream in (1, 2, 3):
+            world.join(stream, fps=180.0)
+            world.plan()
+        return world
+
+    def test_a_draining_stream_ends_when_nothing_is_outstanding(self, world: World) -> None:
+        world.join(2, slo_ms=1_000.0)
+        world.frame(2, 1)
+        (submit,) = world.all(ev.SubmitFrame)
+        world.emit(ev.DrainBegan(60.0, "the server is stopping"))
+        world.pass_ms(99)
+        assert not world.all(ev.EndStream), "frames may be on their way"
+        world.pass_ms(900)
+        assert world.all(ev.EndStream) == [ev.EndStream(1)], "the other stream still has a deadline to go"
+        world.frame(2, 2)
+        world.pass_ms(5)
+        assert world.all(ev.EndStream) == [ev.EndStream(1)], "frame 2 waits for its answer"
+        world.finish(world.all(ev.SubmitFrame)[1])
+        assert world.result(2, 2).outcome is Outcome.ON_TIME
+        assert world.all(ev.EndStream) == [ev.EndStream(1), ev.EndStream(2)]
+        world.finish(submit)
 
     def test_draining_tells_everybody_and_takes_nobody(self, world: World) -> None:
         world.emit(ev.DrainBegan(3.0, "the server is stopping"))
@@ -495,7 +554,21 @@ class TestDevices:
             world.plan()
         restarts = world.all(ev.RestartDevice)
         assert restarts
-        assert restarts[0] == ev.RestartDevice(0, f"it has held a frame for more than {HANG_NS // NS_PER_S} s")
+        reason = f"it holds a frame whose deadline passed more than {HANG_NS // NS_PER_S} s ago"
+        assert restarts[0] == ev.RestartDevice(0, reason)
+
+    def test_a_frame_with_a_far_deadline_may_be_held_until_then(self, world: World) -> None:
+        world.join(2, slo_ms=30_000.0)
+        world.plan()
+        world.frame(2, 1)
+        for _ in range(2 * 39):
+            world.pass_ms(500)
+            world.plan()
+        assert not world.all(ev.RestartDevice)
+        for _ in range(2 * 3):
+            world.pass_ms(500)
+            world.plan()
+        assert world.all(ev.RestartDevice)
 
 
 class TestPlanning:

@@ -67,6 +67,7 @@ class Core:
             self._frames.watch_ns(),
             self._planning.next_ns(periodic=len(self.sessions) > 0),
             self.sessions.next_expiry_ns(),
+            self._streams.next_quiet_ns(),
         )
         return min((instant for instant in instants if instant is not None), default=None)
 
@@ -82,6 +83,7 @@ class Core:
 
     def _woken(self, event: ev.Woken, now_ns: int) -> None:
         self._answers.overdue(now_ns)
+        self._streams.end_drained(now_ns)
         self._streams.expire(now_ns)
         self._executors.restart_hanging(now_ns)
         self._plans.watch(now_ns)

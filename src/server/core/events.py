@@ -185,7 +185,7 @@ class AskPlanner(msgspec.Struct, frozen=True):
 
 
 class RestartDevice(msgspec.Struct, frozen=True):
-    """Its executor has held a frame for too long: kill it, another one starts."""
+    """Its executor holds a frame far beyond its deadline: kill it, another one starts."""
 
     device: int
     reason: str

@@ -14,7 +14,7 @@ from server.core.plans import Plans
 from server.core.state import State
 
 HANG_NS = 10 * NS_PER_S
-"""A device that holds a frame for longer hangs."""
+"""A device that holds a frame for so long after its deadline hangs. Until then a dispatcher may have its reasons."""
 
 
 class Executors:
@@ -89,12 +89,11 @@ class Executors:
         return min(others, key=lambda one: (len(one.frames), one.device_id), default=None)
 
     def restart_hanging(self, now_ns: int) -> None:
-        """Have each executor replaced that has held a frame for too long."""
+        """Have each executor replaced that holds a frame far beyond its deadline."""
         for device in self._devices:
-            key = next(iter(device.frames.values()), None)
-            oldest = None if key is None else self._frames.get(key)
-            if device.up and oldest is not None and now_ns - oldest.received_ns > HANG_NS:
-                reason = f"it has held a frame for more than {HANG_NS / NS_PER_S:.0f} s"
+            held = (self._frames.get(key) for key in device.frames.values())
+            if device.up and any(one is not None and now_ns - one.deadline_ns > HANG_NS for one in held):
+                reason = f"it holds a frame whose deadline passed more than {HANG_NS / NS_PER_S:.0f} s ago"
                 self._out.append(ev.RestartDevice(device.device_id, reason))
 
     def _move(self, pending: PendingFrame, dead: DeviceState, now_ns: int) -> None:

@@ -52,14 +52,13 @@ def problem_of(
     input_sizes: Mapping[str, tuple[int, ...]],
     rules: Rules,
     previous: Plan | None,
-    now_ns: int,
 ) -> Problem:
     """The snapshot that a policy sees."""
     devices = [device for device in devices if device.up]
     server_ms = own_ms(devices)
     clients = []
     for session in sessions:
-        if session.wants_place(now_ns):
+        if session.wants_place:
             rate_bps = session.snapshot_bandwidth_bps = bandwidth_bps(session)
             budget = budget_of(session, input_sizes[session.group], rate_bps, server_ms)
             clients.append(Client(session.session_id, session.fps, session.slo_ms, budget, session.group))
@@ -78,11 +77,11 @@ def planned_device(device: DeviceState) -> Device:
     return Device(device.device_id, device.kind, device.speed)
 
 
-def running(devices: Iterable[DeviceState], sessions: Iterable[Session], now_ns: int) -> list[Running]:
+def running(devices: Iterable[DeviceState], sessions: Iterable[Session]) -> list[Running]:
     """What the devices that are up run now, and for how much."""
     load_fps: dict[int, float] = {}
     for session in sessions:
-        if session.plan.placed and session.wants_place(now_ns):
+        if session.plan.placed and session.wants_place:
             load_fps[session.plan.device] = load_fps.get(session.plan.device, 0.0) + session.fps
     return [
         Running(planned_device(device), device.assignment, load_fps.get(device.device_id, 0.0))

@@ -36,26 +36,32 @@ class Plans:
         self._out = state.out
         self._plan: Plan | None = None
 
-    def place_newcomer(self, session: Session, now_ns: int) -> None:
-        """A place on a device as it runs now, until there is a plan that knows the client."""
-        rules = self._rules
+    def place(self, session: Session) -> None:
+        """A place on a device as it runs now, until there is a plan that knows the client.
+
+        One that comes back has its old place again if there still is room. Without a promise it needs none.
+        """
+        rules, before = self._rules, session.place
+        if before.device_id is not None and not before.promised:
+            return
         session.planned_bandwidth_bps = session.snapshot_bandwidth_bps = bandwidth_bps(session)
         others = (other for other in self._sessions if other is not session)
         session.place = newcomer(
             session.group,
             session.fps,
             self._state.budget(session),
-            running(self._devices, others, now_ns),
+            running(self._devices, others),
             rules.profiles,
             rules.latency_factor,
             rules.rho,
+            before.device_id,
         )
         session.plan = told(session.place, self._planning.run, own_ms(self._devices))
 
     def start(self, now_ns: int) -> None:
         """Ask the planner about things as they are."""
         state = self._state
-        problem = problem_of(self._sessions, self._devices, state.input_sizes, self._rules, self._plan, now_ns)
+        problem = problem_of(self._sessions, self._devices, state.input_sizes, self._rules, self._plan)
         run = self._planning.start(problem, now_ns)
         self._out.append(ev.AskPlanner(ipc.PlanRequest(run, problem)))
 

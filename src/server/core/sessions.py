@@ -12,8 +12,6 @@ from moonjelly.placement import Place
 from moonjelly.rpc import messages
 from moonjelly.types import Outcome
 
-KEEP_PLACE_NS = 2_000_000_000
-"""How long a client that lost its connection keeps its place in the plan; the session itself lives longer."""
 MAX_SLO_MS = 60_000.0
 MAX_FPS = 1_000.0
 MAX_NAME = 200
@@ -94,9 +92,10 @@ class Session:
     sizes: FrameSizes = field(default_factory=FrameSizes)
     undelivered: deque[messages.Result] = field(default_factory=lambda: deque(maxlen=_UNDELIVERED))
 
-    def wants_place(self, now_ns: int) -> bool:
-        """Whether planning should count it."""
-        return not self.leaving and (self.stream is not None or now_ns - self.lost_ns < KEEP_PLACE_NS)
+    @property
+    def wants_place(self) -> bool:
+        """Whether planning should count it. One whose stream is lost sends nothing, and others may have its room."""
+        return self.stream is not None and not self.leaving
 
 
 class SessionTable:

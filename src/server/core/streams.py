@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
+
 from moonjelly.errors import MoonjellyError
 from moonjelly.rpc import messages
-from moonjelly.units import ServerInstant
+from moonjelly.units import ServerInstant, ms_to_ns
 from moonjelly.version import __version__
 from server import ipc
 from server.core import events as ev
@@ -24,6 +26,7 @@ class Streams:
         self._out = state.out
         self._plans = plans
         self._drain: messages.Drain | None = None
+        self._draining: list[tuple[int, int]] = []
 
     def join(self, event: ev.Joined, now_ns: int) -> None:
         """Open a session, or carry one on."""
@@ -33,12 +36,14 @@ class Streams:
         try:
             if event.hello.resume_token:
                 session, old = self._sessions.resume(event.stream, event.hello.resume_token)
-                if old is not None:
+                if old is None:
+                    self._plans.place(session)
+                else:
                     self._fail(old, "ABORTED", "the session was resumed on another stream")
             else:
                 check_hello(event.hello, tuple(self._settings.zoos))
                 session = self._sessions.open(event.stream, event.hello, event.token)
-                self._plans.place_newcomer(session, now_ns)
+                self._plans.place(session)
         except MoonjellyError as fault:
             self._fail(event.stream, fault.wire_code, str(fault))
             return
@@ -113,14 +118,31 @@ class Streams:
             self._sessions.remove(session)
 
     def drain(self, event: ev.DrainBegan, now_ns: int) -> None:
-        """Tell everybody; take nobody from now on."""
+        """Tell everybody; take nobody from now on.
+
+        Clients stop sending when they hear it. What was on its way then has come after one deadline and a round trip,
+        or comes too late; from then on each stream ends with its last result.
+        """
         self._drain = messages.Drain(event.grace_s, event.reason)
         for session in self._sessions:
             if session.stream is not None:
                 self._out.append(ev.Send(session.stream, self._drain))
+                quiet_ns = now_ns + ms_to_ns(session.slo_ms + session.rtt_ms)
+                heapq.heappush(self._draining, (quiet_ns, session.session_id))
+
+    def next_quiet_ns(self) -> int | None:
+        """When :meth:`end_drained` is next due."""
+        return self._draining[0][0] if self._draining else None
+
+    def end_drained(self, now_ns: int) -> None:
+        """Take the clients for silent that have had the time to hear of the drain."""
+        while self._draining and self._draining[0][0] <= now_ns:
+            session = self._sessions.get(heapq.heappop(self._draining)[1])
+            if session is not None and session.stream is not None:
+                session.input_ended = True
+                self.end_if_done(session)
 
     def expire(self, now_ns: int) -> None:
         """Forget the lost sessions whose time to live is over."""
         for session in self._sessions.expired(now_ns):
             self._sessions.remove(session)
-            self._planning.want("expired")
