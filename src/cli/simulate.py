@@ -230,7 +230,6 @@ def trace(
 def replay(
     run: Annotated[Path, typer.Argument(help="folder of a run, or of its server's logs")],
     dispatcher: Annotated[str, typer.Option(help="that the server used")] = dispatching.DEFAULT,
-    speed: Annotated[str, typer.Option(help="speeds of the devices, dealt out in turn")] = "1",
     zoo: ZooName = "synthetic",
     kind: Kind = "",
     seed: Seed = 0,
@@ -244,10 +243,9 @@ def replay(
     recording = replaying.read_recording(folder)
     profile = _profile(zoo, kind) or reference_profile(max_batch=12)
     typical = _profile(zoo, kind, percentile=50.0) or profile
-    speeds = _numbers("speed", speed)
-    agreement = replaying.ask_again(recording, profile, dispatcher, speeds)
+    agreement = replaying.ask_again(recording, profile, dispatcher)
     measured = replaying.measured(recording)
-    predicted = replaying.predicted(recording, profile, dispatcher, speeds, _typical_share(profile, typical), seed)
+    predicted = replaying.predicted(recording, profile, dispatcher, _typical_share(profile, typical), seed)
     shown = _table(
         "queue to answer, ms", ("", "frames run", *(f"p{each}" for each in replaying.PERCENTILES), "dropped")
     )

@@ -145,6 +145,8 @@ class DispatchRow:
     """What the plan runs here; ``variant`` may be a faster one that was loaded too. Empty: the same."""
     fallbacks: str = ""
     """Loaded variants that the dispatcher could have chosen instead, separated by spaces."""
+    speed: float = 1.0
+    """Factor on the profile that the decision counted with."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -233,18 +235,20 @@ def columns(row_type: type[Any]) -> list[str]:
 
 
 def read_rows(path: Path, row_type: type[Row]) -> Iterator[Row]:
-    """Read a file written by :class:`CsvLog`; unknown columns are ignored, so older readers read newer files.
+    """Read a file written by :class:`CsvLog`: unknown columns are ignored, those that have a default may be missing.
 
     Raises:
-        ValueError: a column of ``row_type`` is missing, or a cell does not parse.
+        ValueError: another column of ``row_type`` is missing, or a cell does not parse.
     """
     hints = typing.get_type_hints(row_type)
-    names = [column.name for column in dataclasses.fields(typing.cast(Any, row_type))]
+    known = dataclasses.fields(typing.cast(Any, row_type))
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
-        missing = set(names) - set(reader.fieldnames or ())
+        present = set(reader.fieldnames or ())
+        missing = {column.name for column in known if column.default is dataclasses.MISSING} - present
         if missing:
             raise ValueError(f"{path} lacks the columns {', '.join(sorted(missing))}")
+        names = [column.name for column in known if column.name in present]
         for cells in reader:
             yield row_type(**{name: _parse(cells[name], hints[name]) for name in names})
 

@@ -77,6 +77,8 @@ class Driver:
             self.emit(ev.BatchFinished(message))
         elif isinstance(message, ipc.Switched):
             self.emit(ev.VariantSwitched(message))
+        elif isinstance(message, ipc.Speed):
+            self.emit(ev.SpeedMeasured(message))
         elif isinstance(message, ipc.Trouble):
             _log.error("device %d: %s", message.device, message.error)
 

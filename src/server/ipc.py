@@ -41,7 +41,7 @@ class Configure(_Message, frozen=True):
         resident: variants of one group that stay loaded around the active one; 0 means all.
         threads: of the runtime.
         decoders: threads that decode and preprocess on arrival.
-        speed: factor on the profile.
+        speed: factor on the profile, before anything is measured.
         scale: factor on a simulated device's latencies; 0 answers at once.
         slots: of the arena, whose descriptor is ``arena_fd``.
         slot_bytes: size of one slot.
@@ -150,6 +150,7 @@ class Batch(_Message, frozen=True):
         fallbacks: variants that were loaded beside the planned one; the dispatcher may run a faster one.
         queue: frames in the queue at the decision.
         head_slack_ms: to the earliest deadline at the decision.
+        speed: factor on the profile that the decision counted with.
         decided_ns: when it was decided.
         started_ns: begin of inference; ``ended_ns``: its end. Equal for drops.
     """
@@ -162,6 +163,7 @@ class Batch(_Message, frozen=True):
     planned_batch: int
     queue: int
     head_slack_ms: float
+    speed: float
     decided_ns: int
     started_ns: int
     ended_ns: int
@@ -177,6 +179,13 @@ class Switched(_Message, frozen=True):
     group: str
     variant: int
     resident: tuple[str, ...]
+
+
+class Speed(_Message, frozen=True):
+    """The device is as fast as ``speed`` says from now on, by the batches that it ran: a factor on the profile."""
+
+    device: int
+    speed: float
 
 
 class Trouble(_Message, frozen=True):
@@ -309,6 +318,7 @@ Message = (
     | Refused
     | Batch
     | Switched
+    | Speed
     | Trouble
     | ConfigurePlanner
     | PlannerReady

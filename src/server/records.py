@@ -92,6 +92,7 @@ class DispatchRecord(msgspec.Struct, frozen=True, array_like=True):
     ran: int
     dropped: int
     head_slack_ms: float
+    speed: float
     decided_ns: int
     started_ns: int
     ended_ns: int
@@ -110,6 +111,7 @@ class DispatchRecord(msgspec.Struct, frozen=True, array_like=True):
             infer_ms=ns_to_ms(self.ended_ns - self.started_ns),
             planned_variant=self.names[self.planned_variant],
             fallbacks=" ".join(self.names[variant] for variant in self.fallbacks),
+            speed=self.speed,
         )
 
 

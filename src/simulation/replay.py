@@ -102,14 +102,13 @@ def read_recording(folder: Path) -> Recording:
     )
 
 
-def ask_again(recording: Recording, profile: Profile, dispatcher: str, speeds: Sequence[float] = (1.0,)) -> Agreement:
+def ask_again(recording: Recording, profile: Profile, dispatcher: str) -> Agreement:
     """Take every recorded decision again.
 
     Args:
         recording: of one model group.
         profile: that the server's dispatcher worked with.
         dispatcher: name.
-        speeds: of the devices, dealt out in turn.
 
     Raises:
         ReplayError: the recording names a variant that the profile does not have.
@@ -118,7 +117,7 @@ def ask_again(recording: Recording, profile: Profile, dispatcher: str, speeds: S
     for device in sorted({row.gpu_number for row in recording.decisions}):
         frames = [row for row in recording.frames if row.gpu_number == device]
         decisions = [row for row in recording.decisions if row.gpu_number == device]
-        plans = _Plans(profile, speeds[device % len(speeds)])
+        plans = _Plans(profile)
         mismatches.extend(_ask_device(frames, decisions, plans, dispatching.create(dispatcher)))
     return Agreement(len(recording.decisions), tuple(mismatches))
 
@@ -131,23 +130,20 @@ def measured(recording: Recording) -> Distribution:
     return _distribution(times, dropped)
 
 
-def predicted(
-    recording: Recording, profile: Profile, dispatcher: str, speeds: Sequence[float], typical_share: float, seed: int
-) -> Distribution:
+def predicted(recording: Recording, profile: Profile, dispatcher: str, typical_share: float, seed: int) -> Distribution:
     """What a simulated device makes of the recorded arrivals.
 
     Args:
         recording: of one model group.
         profile: percentile that the dispatcher works with.
         dispatcher: name.
-        speeds: of the devices, dealt out in turn.
         typical_share: median inference time over the profile's percentile.
         seed: of the inference times.
     """
     tally = _Tally([])
     for device in sorted({row.gpu_number for row in recording.decisions}):
         agenda = Agenda()
-        plans = _Plans(profile, speeds[device % len(speeds)])
+        plans = _Plans(profile)
         decisions = [row for row in recording.decisions if row.gpu_number == device]
 
         simulated = SimulatedDevice(
@@ -181,21 +177,18 @@ class _Tally:
 class _Plans:
     """Device plans as a recording names them."""
 
-    def __init__(self, profile: Profile, speed: float) -> None:
+    def __init__(self, profile: Profile) -> None:
         self._profile = profile
-        self._speed = speed
         self._index = {variant.name: index for index, variant in enumerate(profile.variants)}
-        self._made: dict[tuple[str, int, str], DevicePlan] = {}
+        self._made: dict[tuple[str, int, str, float], DevicePlan] = {}
 
     def of(self, row: DispatchRow) -> DevicePlan:
         """What the device was to run at a decision."""
         planned = row.planned_variant or row.variant
-        key = (planned, row.planned_batch, row.fallbacks)
+        key = (planned, row.planned_batch, row.fallbacks, row.speed)
         if key not in self._made:
             resident = [self.index(name) for name in row.fallbacks.split()]
-            self._made[key] = DevicePlan.of(
-                self._profile, self.index(planned), row.planned_batch, self._speed, resident
-            )
+            self._made[key] = DevicePlan.of(self._profile, self.index(planned), row.planned_batch, row.speed, resident)
         return self._made[key]
 
     def index(self, name: str) -> int:

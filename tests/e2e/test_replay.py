@@ -43,6 +43,6 @@ async def test_a_live_servers_decisions_come_out_the_same(tmp_path: Path) -> Non
     assert agreement.mismatches == ()
 
     measured = replay.measured(recording)
-    predicted = replay.predicted(recording, profile, dispatching.DEFAULT, (1.0,), 1.0, seed=0)
+    predicted = replay.predicted(recording, profile, dispatching.DEFAULT, 1.0, seed=0)
     assert predicted.ran + predicted.dropped == len(recording.frames)
     assert measured.ran > 0

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from moonjelly.units import ClientInstant
 from tests.support.serving import (
     SIZES,
     Server,
+    WireClient,
     command,
     connected,
     environment,
@@ -41,6 +43,9 @@ from tests.support.serving import (
 
 on_one_loop = pytest.mark.asyncio(loop_scope="session")
 PICTURE = jpeg(64)
+
+
+CAMERA_FPS = 45.0
 
 
 @pytest.fixture(scope="module")
@@ -354,3 +359,40 @@ class TestRefusing:
         code, text = refused("--policy", "guess")
         assert "'policy' = 'guess'" in text
         assert "multiset" in text
+
+
+@on_one_loop
+async def test_a_device_slower_than_its_profile_gets_a_plan_that_holds(tmp_path: Path) -> None:
+    """The profile says 110 frames/s of the largest variant; the device does 77 and is asked for 90."""
+
+    async def camera(client: WireClient) -> None:
+        frame_id = 0
+        while True:
+            frame_id += 1
+            await client.frame(frame_id, PICTURE)
+            await asyncio.sleep(1.0 / CAMERA_FPS)
+
+    async def settles(number: int) -> None:
+        """Until thirty frames in a row have been answered in time by a smaller variant than the largest."""
+        async with welcomed(port, name=f"camera {number}", slo_ms=200.0, fps=CAMERA_FPS) as client:
+            await client.placed()
+            capturing = asyncio.create_task(camera(client))
+            in_time: deque[int] = deque(maxlen=30)
+            while len(in_time) < 30 or max(in_time) == len(SIZES) - 1:
+                message = await client.read()
+                assert message is not None
+                for result in message.results:
+                    if result.outcome is Outcome.ON_TIME:
+                        in_time.append(result.variant)
+                    else:
+                        in_time.clear()
+            capturing.cancel()
+
+    with running_server(tmp_path, "--scale", "1.6", "--max-batch", "2") as server:
+        port = server.port
+        await asyncio.gather(settles(0), settles(1))
+    plans = list(read_rows(server.out / "plans.csv", PlanRow))
+    assert any(plan.trigger == "speed" for plan in plans)
+    speeds = [row.speed for row in read_rows(server.out / "dispatch.csv", DispatchRow)]
+    assert speeds[0] == 1.0
+    assert min(speeds) < 0.75

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from moonjelly.dispatching import create
-from moonjelly.inference.simulated import SimulatedExecutor, SyntheticAnswers
+from moonjelly.inference.simulated import SimulatedExecutor, SimulationOptions, SyntheticAnswers
 from moonjelly.profiles import ProfileOptions
 from moonjelly.repository import load_zoo
 from moonjelly.types import Outcome
@@ -25,6 +27,7 @@ from server.executor.models import GroupAnswers, ResidentModels, merged_profile
 from tests.support.serving import write_zoo
 
 FAR_NS = 30 * NS_PER_S
+T = TypeVar("T")
 ALL = ipc.Serve(plan_version=0, group="a", variant=0, batch=1)
 
 
@@ -41,20 +44,25 @@ class Device:
 
     def batch(self) -> ipc.Batch:
         """The next one, whatever else is said before."""
-        while not isinstance(message := self.channel.receive(), ipc.Batch):
+        return self.next(ipc.Batch)
+
+    def next(self, kind: type[T]) -> T:
+        """The next message of ``kind``, whatever else is said before."""
+        while not isinstance(message := self.channel.receive(), kind):
             pass
         return message
 
 
-@pytest.fixture
-def device(tmp_path: Path) -> Iterator[Device]:
+@contextmanager
+def running(tmp_path: Path, options: SimulationOptions) -> Iterator[Device]:
     """Group ``a`` has four variants and runs; group ``b`` has two. Nothing loads until ``models.start``."""
     zoos = {
         "a": load_zoo(str(write_zoo(tmp_path / "a", name="a"))),
         "b": load_zoo(str(write_zoo(tmp_path / "b", name="b", latencies_ms=(4.0, 6.0)))),
     }
     profiles = {group: zoo.profile("paper-gpu", ProfileOptions(max_batch=2)) for group, zoo in zoos.items()}
-    executor = SimulatedExecutor(merged_profile(profiles), None, GroupAnswers(dict.fromkeys(zoos, SyntheticAnswers(2))))
+    answers = GroupAnswers(dict.fromkeys(zoos, SyntheticAnswers(2)))
+    executor = SimulatedExecutor(merged_profile(profiles), options, answers)
     ours, theirs = pair()
     ours.settimeout(20)
     channel, arena = Channel(theirs), create_arena("test", 8, 4096)
@@ -64,13 +72,21 @@ def device(tmp_path: Path) -> Iterator[Device]:
     thread = threading.Thread(target=loop.run, args=(intake, models))
     thread.start()
     end = Channel(ours)
-    yield Device(end, models)
-    end.close()
-    thread.join(20)
-    assert not thread.is_alive()
-    models.close()
-    intake.close()
-    channel.close()
+    try:
+        yield Device(end, models)
+    finally:
+        end.close()
+        thread.join(20)
+        assert not thread.is_alive()
+        models.close()
+        intake.close()
+        channel.close()
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Iterator[Device]:
+    with running(tmp_path, SimulationOptions()) as device:
+        yield device
 
 
 def test_a_frame_of_a_group_that_does_not_run_here_is_answered_at_once(device: Device) -> None:
@@ -103,3 +119,23 @@ def test_frames_that_wait_for_their_group_run_when_it_has_come(device: Device) -
     device.submit(2, "a", FAR_NS)
     batch = device.batch()
     assert (batch.group, batch.ran, batch.answers[0].outcome) == ("a", 0, Outcome.DROPPED)
+
+
+def test_a_device_that_is_slower_than_its_profile_says_so_and_decides_by_it(tmp_path: Path) -> None:
+    """A third of the speed; once nothing runs any more, what was measured is forgotten step by step."""
+    with running(tmp_path, SimulationOptions(scale=3.0)) as device:
+        device.models.start("a", 3)
+        device.channel.send(ipc.Serve(1, "a", 3, 1))
+        device.next(ipc.Switched)
+        speeds = []
+        for key in range(40):
+            device.submit(key % 8, "a", FAR_NS)
+            speeds.append(device.batch().speed)
+        assert speeds[0] == 1.0
+        assert speeds == sorted(speeds, reverse=True)
+        assert speeds[-1] < 0.45
+        idle = device.next(ipc.Speed).speed
+        while (later := device.next(ipc.Speed).speed) <= idle:
+            idle = later
+        device.submit(1, "a", FAR_NS)
+        assert device.batch().speed == later

@@ -103,7 +103,7 @@ def test_the_logs_are_those_of_a_live_run_and_replay_to_the_same_decisions(tmp_p
     assert agreement.decisions > 100
     assert agreement.mismatches == ()
     measured = replay.measured(recording)
-    predicted = replay.predicted(recording, PROFILE, OURS.dispatcher, (1.0,), 0.98, seed=5)
+    predicted = replay.predicted(recording, PROFILE, OURS.dispatcher, 0.98, seed=5)
     assert (predicted.ran, predicted.dropped) == pytest.approx((measured.ran, measured.dropped), abs=2)
     for percentile, value in measured.ms.items():
         assert predicted.ms[percentile] == pytest.approx(value, rel=0.05)

@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parents[2]
 LIBRARY = ROOT / "src" / "moonjelly"
 
 DECIDING = [
-    *(LIBRARY / f"{name}.py" for name in ("types", "units", "errors", "profiles", "telemetry", "config", "summary")),
+    *(
+        LIBRARY / f"{name}.py"
+        for name in ("types", "units", "errors", "profiles", "telemetry", "config", "summary", "device_speed")
+    ),
     *(
         path
         for name in ("network", "adaptation", "planning", "dispatching")

@@ -137,7 +137,7 @@ class World:
         now = self.now_ns
         self.emit(
             ev.BatchFinished(
-                ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, now, now, now, ran, answers)
+                ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, 0.9, now, now, now, ran, answers)
             )
         )
 
@@ -569,6 +569,47 @@ class TestDevices:
             world.pass_ms(500)
             world.plan()
         assert world.all(ev.RestartDevice)
+
+
+class TestSpeeds:
+    @pytest.fixture
+    def world(self) -> World:
+        world = World(Core(settings()))
+        world.up(0, 1)
+        world.join(1)
+        world.plan()
+        return world
+
+    def measured(self, world: World, speed: float) -> int:
+        """How many plans are asked for when device 0 says its speed."""
+        world.now_ns += NS_PER_S // 5
+        before = len(world.all(ev.AskPlanner))
+        world.emit(ev.SpeedMeasured(ipc.Speed(0, speed)))
+        return len(world.all(ev.AskPlanner)) - before
+
+    def test_a_slower_device_is_planned_with_at_once_a_faster_one_with_the_next_plan(self, world: World) -> None:
+        assert self.measured(world, 0.5) == 1
+        assert [device.speed for device in world.all(ev.AskPlanner)[-1].request.problem.devices] == [0.5, 1.0]
+        world.plan()
+        assert world.rows(PlanRow)[-1].trigger == "speed"
+        assert self.measured(world, 0.9) == 0
+        world.now_ns += NS_PER_S
+        world.emit(ev.Woken())
+        assert world.all(ev.AskPlanner)[-1].request.problem.devices[0].speed == 0.9
+
+    def test_its_clients_are_told_what_their_frames_take_now(self, world: World) -> None:
+        told = world.sent(1, messages.PlanUpdate)[-1]
+        self.measured(world, 0.9)
+        world.plan()
+        again = world.sent(1, messages.PlanUpdate)[-1]
+        assert (again.device, again.variant) == (told.device, told.variant) == (0, 2)
+        assert again.infer_ms == pytest.approx(told.infer_ms / 0.9)
+
+    def test_the_next_executor_of_a_device_begins_at_its_configured_speed(self, world: World) -> None:
+        self.measured(world, 0.5)
+        world.emit(ev.DeviceDown(0, "killed", frozenset()))
+        world.emit(ev.DeviceUp(0, "paper-gpu", "default"))
+        assert world.core.devices[0].speed == 1.0
 
 
 class TestPlanning:

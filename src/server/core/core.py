@@ -47,6 +47,7 @@ class Core:
             ev.DeviceUp: executors.up,
             ev.DeviceDown: executors.down,
             ev.VariantSwitched: executors.switched,
+            ev.SpeedMeasured: executors.measured,
             ev.PlanMade: plans.made,
             ev.PlannerLost: plans.planner_lost,
             ev.Woken: self._woken,

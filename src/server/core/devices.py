@@ -14,6 +14,7 @@ class DeviceState:
     """One executor.
 
     Attributes:
+        speed: factor on its profile: the configured one times what it measures of itself.
         kind: names its profile; empty until it is up.
         up: takes frames.
         assignment: what the plan says it runs.

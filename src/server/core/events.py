@@ -89,6 +89,12 @@ class VariantSwitched(msgspec.Struct, frozen=True):
     switched: ipc.Switched
 
 
+class SpeedMeasured(msgspec.Struct, frozen=True):
+    """A device is faster or slower than it was."""
+
+    measured: ipc.Speed
+
+
 class PlanMade(msgspec.Struct, frozen=True):
     """The planner has answered."""
 
@@ -122,6 +128,7 @@ Event = (
     | DeviceUp
     | DeviceDown
     | VariantSwitched
+    | SpeedMeasured
     | PlanMade
     | PlannerLost
     | DrainBegan

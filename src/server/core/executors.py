@@ -22,6 +22,7 @@ class Executors:
 
     def __init__(self, state: State, plans: Plans, answers: Answers) -> None:
         self._rules = state.settings.rules
+        self._configured_speeds = state.settings.speeds
         self._devices = state.devices
         self._frames = state.frames
         self._planning = state.planning
@@ -33,6 +34,7 @@ class Executors:
         """It takes frames; one that comes back is told what it is to run."""
         device = self._devices[event.device]
         device.kind, device.up = event.kind, True
+        device.speed = self._configured_speeds[event.device]
         device.running = (event.group, 0)
         wanted = device.assignment
         device.assignment = wanted or Assignment(device.device_id, event.group, 0, 1)
@@ -61,6 +63,13 @@ class Executors:
         """It runs another variant."""
         switched = event.switched
         self._devices[switched.device].running = (switched.group, switched.variant)
+
+    def measured(self, event: ev.SpeedMeasured, now_ns: int) -> None:
+        """It is slower, and the plan in force promises too much; or faster, which waits for the next plan."""
+        device = self._devices[event.measured.device]
+        if event.measured.speed < device.speed:
+            self._planning.want("speed")
+        device.speed = event.measured.speed
 
     def give(self, pending: PendingFrame, device: DeviceState) -> ipc.Submit:
         """Take one of the device's slots for a frame; what its executor is told. There must be a free one."""

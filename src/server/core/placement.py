@@ -106,11 +106,12 @@ def told(place: Place, version: int, server_ms: float) -> PlanUpdate:
 
 def same_place(before: PlanUpdate, after: PlanUpdate) -> bool:
     """Whether the client need not be told."""
-    return (before.placed, before.variant, before.batch, before.device, before.reason) == (
+    return (before.placed, before.variant, before.batch, before.device, before.infer_ms, before.reason) == (
         after.placed,
         after.variant,
         after.batch,
         after.device,
+        after.infer_ms,
         after.reason,
     )
 

@@ -69,6 +69,7 @@ def dispatch_record(batch: ipc.Batch, dropped: int, names: tuple[str, ...]) -> D
         ran=batch.ran,
         dropped=dropped,
         head_slack_ms=batch.head_slack_ms,
+        speed=batch.speed,
         decided_ns=batch.decided_ns,
         started_ns=batch.started_ns,
         ended_ns=batch.ended_ns,

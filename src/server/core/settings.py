@@ -15,7 +15,7 @@ class Settings:
 
     Attributes:
         zoos: group to what its clients are told of its zoo.
-        speeds: per device.
+        speeds: factor on the profile per device, before anything is measured.
         slots: per device.
         policy: name, for the log.
     """

@@ -15,6 +15,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from moonjelly.device_speed import PROFILED, DeviceSpeed, observe, recovered
 from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, QueuedFrame, Run
 from moonjelly.errors import ExecutorError
 from moonjelly.inference.protocol import Executor, FrameInput
@@ -22,7 +23,7 @@ from moonjelly.profiles import Profile
 from moonjelly.rpc.convert import pack
 from moonjelly.rpc.messages import PackedDetections
 from moonjelly.types import Detections, Outcome
-from moonjelly.units import NS_PER_S, ns_to_ms
+from moonjelly.units import NS_PER_S, ms_to_ns, ns_to_ms
 from server import ipc
 from server.arena import IDLE, RUNNING, Arena
 from server.channel import Channel
@@ -44,7 +45,7 @@ class ExecutorLoop:
         device: its id.
         executor: runs batches.
         profiles: group to profile of this device.
-        speed: factor on the profiles.
+        speed: factor on the profiles, before anything is measured.
         arena: where the endpoint puts frames.
         active: what it serves at first; resident already.
     """
@@ -63,7 +64,8 @@ class ExecutorLoop:
         self._device = device
         self._executor = executor
         self._profiles = profiles
-        self._speed = speed
+        self._configured_speed = speed
+        self._measured = PROFILED
         self._dispatcher = dispatcher
         self._arena = arena
         self._channel = channel
@@ -149,7 +151,9 @@ class ExecutorLoop:
 
     def _decide(self) -> float | None:
         """Drop what must be dropped and run at most one batch; seconds until the next decision is due."""
-        waiting_ns = self._turn_away(time.monotonic_ns())
+        now_ns = time.monotonic_ns()
+        self._rate(recovered(self._measured, now_ns))
+        waiting_ns = self._turn_away(now_ns)
         queue = self._queues[self.active.group]
         while True:
             now_ns = time.monotonic_ns()
@@ -160,7 +164,8 @@ class ExecutorLoop:
             if isinstance(decision, Drop):
                 self._drop(decision, queue, now_ns)
                 continue
-            instants_ns = [instant for instant in (decision.instant_ns, waiting_ns) if instant is not None]
+            due_ns = (decision.instant_ns, waiting_ns, self._measured.recovers_ns)
+            instants_ns = [instant for instant in due_ns if instant is not None]
             if not instants_ns:
                 return None
             return max(0.0, (min(instants_ns) - time.monotonic_ns()) / NS_PER_S)
@@ -218,6 +223,7 @@ class ExecutorLoop:
                 planned_batch=self._plan.batch,
                 queue=waiting,
                 head_slack_ms=slack_ms,
+                speed=self._speed,
                 decided_ns=now_ns,
                 started_ns=started_ns,
                 ended_ns=ended_ns,
@@ -228,6 +234,9 @@ class ExecutorLoop:
         for frame in frames:
             self._arena.mark(frame.submit.slot, IDLE)
         self._dispatcher.finished(ended_ns, run.frames)
+        if not error:
+            profiled_ns = ms_to_ns(self._profiles[group].latency(run.variant, len(frames), self._configured_speed))
+            self._rate(observe(self._measured, ended_ns, ended_ns - started_ns, profiled_ns))
         self._check_failures(error)
 
     def _infer(self, name: str, input_size: int, frames: Sequence[Prepared]) -> tuple[list[Detections] | None, str]:
@@ -252,6 +261,21 @@ class ExecutorLoop:
         if self._failures >= MAX_CONSECUTIVE_FAILURES:
             raise ExecutorError(f"device {self._device} failed {self._failures} batches in a row; the last: {error}")
 
+    # -- speed --------------------------------------------------------------------------------------------------------
+
+    @property
+    def _speed(self) -> float:
+        """Factor on the profiles that decisions count with."""
+        return self._configured_speed * self._measured.speed
+
+    def _rate(self, measured: DeviceSpeed) -> None:
+        """Decide with this speed from now on."""
+        changed = measured.steps != self._measured.steps
+        self._measured = measured
+        if changed:
+            self._plan = self._device_plan(self.active)
+            self._send(ipc.Speed(self._device, self._speed))
+
     # -- answers ------------------------------------------------------------------------------------------------------
 
     def _not_run(
@@ -274,6 +298,7 @@ class ExecutorLoop:
             planned_batch=self._plan.batch if running else 1,
             queue=queue,
             head_slack_ms=head_slack_ms,
+            speed=self._speed,
             decided_ns=decided_ns,
             started_ns=decided_ns,
             ended_ns=decided_ns,
