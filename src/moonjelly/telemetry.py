@@ -276,14 +276,17 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _cell(value: object) -> object:
+    kind = type(value)
+    if kind is int or kind is str:
+        return value
+    if isinstance(value, float):
+        return f"{value:.6g}"
     if value is None:
         return ""
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, bool):
         return int(value)
-    if isinstance(value, float):
-        return f"{value:.6g}"
     return value
 
 

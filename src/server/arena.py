@@ -8,10 +8,8 @@ with it. Pages are allocated when touched, and the slot freed last is taken firs
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import os
-from collections.abc import Iterator
 
 IDLE, RUNNING = 0, 1
 _PAGE = mmap.PAGESIZE
@@ -54,14 +52,9 @@ class Arena:
         """Executor: note the state of ``slot``."""
         self._view[slot] = state
 
-    @contextlib.contextmanager
-    def marked(self, slot: int) -> Iterator[None]:
+    def marked(self, slot: int) -> Marked:
         """Executor: ``slot`` is being worked on inside the block."""
-        self._view[slot] = RUNNING
-        try:
-            yield
-        finally:
-            self._view[slot] = IDLE
+        return Marked(self, slot)
 
     def running(self) -> frozenset[int]:
         """Slots that the executor is working on."""
@@ -78,6 +71,22 @@ class Arena:
             self._memory.close()
             os.close(self.fd)
             self.fd = -1
+
+
+class Marked:
+    """A block inside which a slot is marked as running."""
+
+    __slots__ = ("_arena", "_slot")
+
+    def __init__(self, arena: Arena, slot: int) -> None:
+        self._arena = arena
+        self._slot = slot
+
+    def __enter__(self) -> None:
+        self._arena.mark(self._slot, RUNNING)
+
+    def __exit__(self, *_: object) -> None:
+        self._arena.mark(self._slot, IDLE)
 
 
 def arena_bytes(slots: int, slot_bytes: int) -> int:

@@ -95,13 +95,13 @@ class Driver:
     def _submit(self, instruction: ev.SubmitFrame) -> None:
         executor = self._executors[instruction.device]
         executor.arena.write(instruction.submit.slot, instruction.data)
-        executor.send(instruction.submit)
+        executor.submit(instruction.submit)
 
     def _move(self, instruction: ev.MoveFrame) -> None:
         data = self._executors[instruction.dead].arena.read(instruction.dead_slot, instruction.submit.length)
         executor = self._executors[instruction.device]
         executor.arena.write(instruction.submit.slot, data)
-        executor.send(instruction.submit)
+        executor.submit(instruction.submit)
 
     def _restart_device(self, instruction: ev.RestartDevice) -> None:
         _log.error("device %d is restarted: %s", instruction.device, instruction.reason)

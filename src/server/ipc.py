@@ -91,6 +91,12 @@ class Submit(_Message, frozen=True):
     deadline_ns: int
 
 
+class Submits(_Message, frozen=True):
+    """Several frames at once: one message, and the executor is woken once."""
+
+    frames: tuple[Submit, ...]
+
+
 class Serve(_Message, frozen=True):
     """What the device shall run from its next batch on."""
 
@@ -312,6 +318,7 @@ class LogRows(_Message, frozen=True):
 Message = (
     Configure
     | Submit
+    | Submits
     | Serve
     | Forget
     | Ready

@@ -219,6 +219,9 @@ class Restarts:
 class ExecutorLink:
     """The executor of one device over all its lives, and its arena.
 
+    An idle executor gets a frame at once. A busy one gets the frames that came in one turn of the event loop together:
+    each message costs a system call, and takes the processor from whoever reads the next frame.
+
     Args:
         configure: for each life; ``arena_fd`` is filled in.
         on_batch: with what the executor answers (batches, switches, troubles).
@@ -240,6 +243,8 @@ class ExecutorLink:
         self._on_up = on_up
         self._on_down = on_down
         self._restarts = Restarts("an executor", self._start_again)
+        self._gathered: list[ipc.Submit] = []
+        self._unanswered = 0
         self._link: ProcessLink | None = None
         self._stopping = False
 
@@ -255,7 +260,7 @@ class ExecutorLink:
             StartError: it refused.
         """
         fd = self.arena.fd
-        self._link = ProcessLink("server.executor", self._configure(fd), (fd,), self._on_message, self._died)
+        self._link = ProcessLink("server.executor", self._configure(fd), (fd,), self._message, self._died)
         try:
             ready = await self._link.ready()
         except StartError:
@@ -265,8 +270,18 @@ class ExecutorLink:
         self._restarts.held()
         return ready
 
+    def submit(self, frame: ipc.Submit) -> None:
+        """A frame; like :meth:`send`, but maybe at the end of this turn of the event loop."""
+        self._gathered.append(frame)
+        self._unanswered += 1
+        if self._unanswered == 1:
+            self._flush()
+        elif len(self._gathered) == 1:
+            asyncio.get_running_loop().call_soon(self._flush)
+
     def send(self, message: ipc.Message) -> None:
-        """To the present life; lost when there is none."""
+        """To the present life, after all frames; lost when there is none."""
+        self._flush()
         if self._link is not None:
             self._link.send(message)
 
@@ -283,8 +298,20 @@ class ExecutorLink:
             await self._link.stop()
         self.arena.close()
 
+    def _flush(self) -> None:
+        frames, self._gathered = self._gathered, []
+        if self._link is not None and frames:
+            self._link.send(frames[0] if len(frames) == 1 else ipc.Submits(tuple(frames)))
+
+    def _message(self, message: ipc.Message) -> None:
+        if isinstance(message, ipc.Batch):
+            self._unanswered -= len(message.answers)
+        self._on_message(message)
+
     def _died(self, reason: str) -> None:
         self._link = None
+        self._gathered = []
+        self._unanswered = 0
         running = self.arena.running()
         self.arena.clear()
         self._on_down(reason, running)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moonjelly.errors import ProtocolError
@@ -80,6 +80,36 @@ def result(boxes: int, **changes: Any) -> messages.Result:
 @given(client_messages)
 def test_a_clients_message_survives(message: messages.ClientMessage) -> None:
     assert convert.client_from_wire(convert.client_to_wire(message)) == message
+
+
+pictures = st.builds(lambda size, end: bytes(size) + end, st.integers(2000, 70_000), st.binary(max_size=9))
+
+
+@settings(deadline=None)
+@given(pictures, uint64, uint64)
+@example(bytes(2000), 0x62, 0x62_62_62_62)
+@example(b"x" * 2000, 0x62 << 7 | 0x62, 0)
+def test_a_picture_is_read_in_place_wherever_its_message_holds_the_tag_of_its_field(
+    picture: bytes, frame_id: int, captured_ns: int
+) -> None:
+    """The numbers before the picture may look like its tag."""
+    now = ClientInstant(captured_ns)
+    frame = messages.Frame(frame_id, now, now, 98, 98, 98, 98, 0.0, 0.0, 98, 98, picture)
+    read = convert.client_from_wire(convert.client_to_wire(frame))
+    assert read == frame
+    assert isinstance(read, messages.Frame)
+    assert isinstance(read.data, memoryview)
+
+
+def test_a_picture_is_read_also_where_other_fields_follow_it_or_it_comes_twice() -> None:
+    head = pb.Frame(frame_id=7, encoding=pb.ENCODING_JPEG).SerializeToString()
+    picture, other = (pb.Frame(data=byte * 2000).SerializeToString() for byte in (b"x", b"y"))
+    for body in (picture + head, head + other + picture):
+        length = bytes([len(body) & 0x7F | 0x80, len(body) >> 7])
+        assert len(body) < 1 << 14
+        read = convert.client_from_wire(bytes([2 << 3 | 2]) + length + body)
+        assert isinstance(read, messages.Frame)
+        assert (read.frame_id, read.data) == (7, b"x" * 2000)
 
 
 def test_an_unknown_offset_stays_unknown() -> None:

@@ -25,7 +25,7 @@ from server.channel import Channel, pair
 from server.config import ServerOptions
 from server.core.slots import SlotPool
 from server.endpoint import MAX_WAITING_ITEMS, Outbox, gather
-from server.executor.intake import Closed, PreparingIntake
+from server.executor.intake import Closed, DirectIntake, Intake, PreparingIntake
 from server.planner import reply_to
 from server.processes import Pause
 
@@ -41,6 +41,7 @@ class TestMessages:
         [
             SUBMIT,
             BATCH,
+            ipc.Submits((SUBMIT, SUBMIT)),
             ipc.Serve(1, "default", 2, 3),
             ipc.Forget(7),
             ipc.Ready(0, "cpu", "a CPU", "onnx", {"onnxruntime": "1"}),
@@ -270,6 +271,27 @@ def test_restarts_are_spaced_out_while_they_do_not_hold() -> None:
     assert pauses[-1] == 10.0
     pause.held(now)
     assert pause.next_s(now + 60.0) == 0.05
+
+
+def make_intake(kind: type[Intake], channel: Channel) -> Intake:
+    return (
+        DirectIntake(channel, lambda _: None) if kind is DirectIntake else PreparingIntake(channel, lambda _: None, 1)
+    )
+
+
+@pytest.mark.parametrize("kind", [DirectIntake, PreparingIntake])
+def test_frames_that_come_together_are_taken_like_single_ones(kind: type[Intake]) -> None:
+    ours, theirs = pair()
+    end, channel = Channel(ours), Channel(theirs)
+    with contextlib.closing(channel), contextlib.closing(make_intake(kind, channel)) as intake:
+        end.send(SUBMIT)
+        end.send(ipc.Submits((SUBMIT, SUBMIT)))
+        taken: list[Any] = []
+        while len(taken) < 3:
+            taken += intake.take(20.0)
+        assert [work.submit for work in taken] == [SUBMIT] * 3
+        end.close()
+        assert intake.take(20.0) == [Closed()]
 
 
 def test_a_receiver_that_fails_says_why(caplog: pytest.LogCaptureFixture) -> None:

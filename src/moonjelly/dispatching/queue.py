@@ -85,6 +85,8 @@ class DeadlineQueue:
 
     def due_before(self, instant_ns: int) -> tuple[QueuedFrame, ...]:
         """Frames whose deadline is strictly before ``instant_ns``."""
+        if not self._order or self._order[0][0] >= instant_ns:
+            return ()
         return self.earliest(bisect_left(self._order, (instant_ns, -1)))
 
     def arrivals(self, count: int | None = None) -> tuple[QueuedFrame, ...]:

@@ -6,6 +6,7 @@ names the field and its value.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import lru_cache
 
@@ -78,7 +79,7 @@ def _frame(frame: messages.Frame) -> pb.Frame:
         bandwidth_bps=frame.bandwidth_bps,
         rtt_ms=frame.rtt_ms,
         offset=offset,
-        data=frame.data,
+        data=bytes(frame.data),
     )
 
 
@@ -221,13 +222,15 @@ def client_from_wire(data: bytes) -> messages.ClientMessage:
     Raises:
         ProtocolError: not such a message, or a field holds what the protocol does not allow.
     """
+    if (split := _split_frame(data)) is not None:
+        return _read_frame(*split)
     try:
         message = pb.ClientMessage.FromString(data)
     except DecodeError:
         raise ProtocolError(f"{len(data)} bytes that are no message of protocol {messages.PROTOCOL_VERSION}") from None
     kind = message.WhichOneof("kind")
     if kind == "frame":
-        return _read_frame(message.frame)
+        return _read_frame(message.frame, message.frame.data)
     if kind == "ping":
         return messages.Ping(ClientInstant(message.ping.sent_client_ns), len(message.ping.padding))
     if kind == "hello":
@@ -235,6 +238,45 @@ def client_from_wire(data: bytes) -> messages.ClientMessage:
     if kind == "bye":
         return messages.Bye(message.bye.reason)
     raise ProtocolError("a message of no kind; it must be hello, frame, ping or bye")
+
+
+def _split_frame(data: bytes) -> tuple[pb.Frame, memoryview] | None:
+    """A frame without its picture, and the picture in place; ``None`` if the message is anything else.
+
+    The parser would copy the picture twice. Clients write it last. If what is before a tag of that field, whose length
+    reaches to the message's end, parses as a whole, then the parser would have come to this tag, too.
+    """
+    size = len(data)
+    if size < _WORTHWHILE_BYTES or data[0] != _FRAME_TAG:
+        return None
+    length, begin = _read_varint(data, 1)
+    if begin + length != size:
+        return None
+    at = data.find(_DATA_TAG, begin, begin + _LONGEST_HEAD)
+    while at >= 0:
+        length, picture = _read_varint(data, at + 1)
+        if picture + length == size:
+            with contextlib.suppress(DecodeError):
+                return pb.Frame.FromString(data[begin:at]), memoryview(data)[picture:]
+        at = data.find(_DATA_TAG, at + 1, begin + _LONGEST_HEAD)
+    return None
+
+
+_FRAME_TAG = 2 << 3 | 2
+_DATA_TAG = bytes([12 << 3 | 2])
+_WORTHWHILE_BYTES = 1024
+"""Smaller messages are parsed whole as quickly."""
+_LONGEST_HEAD = 160
+"""All fields of a frame before its picture, at their largest."""
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """The number at ``at``, of at most 35 bits, and where it ends."""
+    value = shift = 0
+    while data[at] >= _LONG_VARINT and shift < 28:
+        value |= (data[at] & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+    return value | data[at] << shift, at + 1
 
 
 def _read_hello(hello: pb.Hello) -> messages.Hello:
@@ -250,7 +292,7 @@ def _read_hello(hello: pb.Hello) -> messages.Hello:
     )
 
 
-def _read_frame(frame: pb.Frame) -> messages.Frame:
+def _read_frame(frame: pb.Frame, picture: bytes | memoryview) -> messages.Frame:
     if frame.encoding != pb.ENCODING_JPEG:
         raise ProtocolError(f"frame {frame.frame_id} has encoding {frame.encoding}; JPEG ({pb.ENCODING_JPEG}) is known")
     offset_ns, bound_ns = None, 0
@@ -268,7 +310,7 @@ def _read_frame(frame: pb.Frame) -> messages.Frame:
         rtt_ms=_measure("rtt_ms", frame.rtt_ms),
         server_minus_client_ns=offset_ns,
         offset_bound_ns=bound_ns,
-        data=frame.data,
+        data=picture,
     )
 
 
@@ -280,13 +322,24 @@ def _measure(name: str, value: float) -> float:
 
 def server_to_wire(message: messages.ServerMessage, sent_ns: ServerInstant) -> bytes:
     """A server's message for the wire; acknowledgements, results and pongs in it are stamped ``sent_ns``."""
+    # A message is its fields one after the other (protobuf's encoding guide). To write them so spares a copy of every
+    # result, an object per box, and all the fields that this message does not have.
+    parts: list[bytes] = []
+    for ack in message.acks:
+        body = pb.Ack(
+            frame_id=ack.frame_id, received_server_ns=ack.received_ns, sent_server_ns=sent_ns, bytes=ack.size_bytes
+        ).SerializeToString()
+        parts += (_ACKS_TAG, _write_varint(len(body)), body)
+    for result in message.results:
+        body = _write_result(result, sent_ns)
+        parts += (_RESULTS_TAG, _write_varint(len(body)), body)
+    if message.pongs or message.plan or message.welcome or message.drain or message.error:
+        parts.append(_write_others(message, sent_ns))
+    return b"".join(parts)
+
+
+def _write_others(message: messages.ServerMessage, sent_ns: ServerInstant) -> bytes:
     wire = pb.ServerMessage(
-        acks=[
-            pb.Ack(
-                frame_id=ack.frame_id, received_server_ns=ack.received_ns, sent_server_ns=sent_ns, bytes=ack.size_bytes
-            )
-            for ack in message.acks
-        ],
         pongs=[
             pb.Pong(sent_client_ns=pong.sent_client_ns, received_server_ns=pong.received_ns, sent_server_ns=sent_ns)
             for pong in message.pongs
@@ -296,15 +349,10 @@ def server_to_wire(message: messages.ServerMessage, sent_ns: ServerInstant) -> b
         drain=None if message.drain is None else pb.Drain(grace_s=message.drain.grace_s, reason=message.drain.reason),
         error=None if message.error is None else _write_error(message.error),
     )
-    # Serialised messages may be concatenated: the parser appends to repeated fields (protobuf's encoding guide). It
-    # spares a copy of every result, and an object per box.
-    data: bytes = wire.SerializeToString()
-    for result in message.results:
-        body = _write_result(result, sent_ns)
-        data += _RESULTS_TAG + _write_varint(len(body)) + body
-    return data
+    return bytes(wire.SerializeToString())
 
 
+_ACKS_TAG = bytes([2 << 3 | 2])
 _RESULTS_TAG = bytes([3 << 3 | 2])
 _FIRST_NUMBER = 3
 _BOX_BYTES = 2 + 5 * (1 + 4) + 2
@@ -376,6 +424,8 @@ def _empty_boxes(count: int) -> bytes:
 
 
 def _write_varint(value: int) -> bytes:
+    if value < _LONG_VARINT:
+        return bytes((value,))
     data = bytearray()
     while value >= _LONG_VARINT:
         data.append(value & 0x7F | 0x80)

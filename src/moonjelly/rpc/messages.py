@@ -40,7 +40,7 @@ class Frame:
         bandwidth_bps: the client's estimate of its uplink; 0: unknown.
         rtt_ms: its estimate of the unloaded round trip; 0: unknown.
         server_minus_client_ns: clock offset, ``None`` until known; it is within +- ``offset_bound_ns``.
-        data: JPEG.
+        data: JPEG; a view into the message where it was read off the wire.
     """
 
     frame_id: int
@@ -54,7 +54,7 @@ class Frame:
     rtt_ms: float
     server_minus_client_ns: int | None
     offset_bound_ns: int
-    data: bytes
+    data: bytes | memoryview
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,13 +64,15 @@ class Core:
 
     def wake_ns(self) -> int | None:
         """When to send :class:`~server.core.events.Woken`, if nothing else happens before."""
-        instants = (
-            self._frames.watch_ns(),
+        earliest_ns = self._frames.watch_ns()
+        for instant_ns in (
             self._planning.next_ns(periodic=len(self.sessions) > 0),
             self.sessions.next_expiry_ns(),
             self._streams.next_quiet_ns(),
-        )
-        return min((instant for instant in instants if instant is not None), default=None)
+        ):
+            if instant_ns is not None and (earliest_ns is None or instant_ns < earliest_ns):
+                earliest_ns = instant_ns
+        return earliest_ns
 
     @property
     def plans(self) -> int:

@@ -166,7 +166,7 @@ class SubmitFrame(msgspec.Struct, frozen=True, eq=False):
 
     device: int
     submit: ipc.Submit
-    data: bytes
+    data: bytes | memoryview
 
 
 class MoveFrame(msgspec.Struct, frozen=True):

@@ -16,9 +16,9 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -29,8 +29,7 @@ from server.channel import Channel
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, eq=False):
     """A frame that can join a batch.
 
     Attributes:
@@ -48,8 +47,7 @@ class Prepared:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """The loader has made ``serve``'s variant resident, or says why it could not. ``ahead``: nobody runs it yet."""
 
     serve: ipc.Serve
@@ -57,8 +55,7 @@ class Loaded:
     error: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True):
     """The endpoint has gone."""
 
 
@@ -95,24 +92,26 @@ class DirectIntake:
         self._prepare = prepare
         self._posted: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._sources = (channel.fileno(), self._wake)
 
     def take(self, timeout_s: float | None) -> list[Work]:
         """See :class:`Intake`."""
-        readable, _, _ = select.select([self._channel.fileno(), self._wake], [], [], timeout_s)
+        readable, _, _ = select.select(self._sources, (), (), timeout_s)
         works: list[Work] = []
         if self._wake in readable:
             os.eventfd_read(self._wake)
             while not self._posted.empty():
                 works.append(self._posted.get())
-        if self._channel.fileno() in readable:
-            try:
-                for message in self._channel.ready():
-                    if isinstance(message, ipc.Submit):
-                        works.append(prepared(message, self._prepare))
-                    elif isinstance(message, (ipc.Serve, ipc.Forget)):
-                        works.append(message)
-            except EOFError:
-                works.append(Closed())
+        try:
+            for message in self._channel.ready():
+                if isinstance(message, ipc.Submit):
+                    works.append(prepared(message, self._prepare))
+                elif isinstance(message, ipc.Submits):
+                    works += [prepared(submit, self._prepare) for submit in message.frames]
+                elif isinstance(message, (ipc.Serve, ipc.Forget)):
+                    works.append(message)
+        except EOFError:
+            works.append(Closed())
         return works
 
     def post(self, work: Work) -> None:
@@ -165,6 +164,9 @@ class PreparingIntake:
                 message = self._channel.receive()
                 if isinstance(message, ipc.Submit):
                     self._pool.submit(self._work, message)
+                elif isinstance(message, ipc.Submits):
+                    for submit in message.frames:
+                        self._pool.submit(self._work, submit)
                 elif isinstance(message, (ipc.Serve, ipc.Forget)):
                     self._inbox.put(message)
         except EOFError:
