@@ -17,7 +17,7 @@ import uvloop
 from moonjelly import config
 from moonjelly.errors import MoonjellyError
 from server.child import prompt_threads
-from server.config import DEFAULT_PORT, ENVIRONMENT_PREFIX, ServerOptions
+from server.config import DEFAULT_PORT, ENVIRONMENT_PREFIX, MAX_SESSIONS, ServerOptions
 from server.report import report
 from server.service import InterruptedStartError, Listening, Service
 
@@ -72,7 +72,7 @@ def serve(
     session_ttl_s: Annotated[
         float | None, _option("Seconds for which a lost session can be resumed. Default: 30.")
     ] = None,
-    max_sessions: Annotated[int | None, _option("Clients at a time. Default: 256.")] = None,
+    max_sessions: Annotated[int | None, _option(f"Clients at a time, at most {MAX_SESSIONS}. Default: 256.")] = None,
     max_frame_bytes: Annotated[int | None, _option("Largest encoded frame. Default: 2 MiB.")] = None,
     max_pixels: Annotated[int | None, _option("Largest picture. Default: 16 Mi.")] = None,
     max_outstanding: Annotated[int | None, _option("Unanswered frames of one client. Default: 32.")] = None,

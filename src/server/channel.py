@@ -7,11 +7,14 @@ import socket
 import sys
 from collections.abc import Iterator
 
+from moonjelly.errors import ProtocolError
 from server import ipc
 
 _BUFFER_BYTES = 4 << 20
 _PACKET_BYTES = 1 << 20
-"""Largest message; a plan for a few thousand clients takes a quarter of this."""
+"""Largest message that a receiver takes; a plan for four thousand clients and sixteen variants fits."""
+_KERNELS_BYTES = 32
+"""Of the send buffer, what a packet may not use."""
 
 
 def pair() -> tuple[socket.socket, socket.socket]:
@@ -20,6 +23,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
     return ours, theirs
+
+
+def limit_bytes(end: socket.socket) -> int:
+    """Largest message that can be sent from ``end``: the host may grant a smaller buffer than asked for."""
+    return min(_PACKET_BYTES, end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _KERNELS_BYTES)
 
 
 class Channel:
@@ -31,6 +39,7 @@ class Channel:
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
+        self._limit_bytes = limit_bytes(end)
         # Made once: a fresh buffer of this size per message is a mapping made and unmapped, which stops all threads.
         self._packet = memoryview(bytearray(_PACKET_BYTES))
         self._poll = select.poll()
@@ -41,9 +50,19 @@ class Channel:
         return self._socket.fileno()
 
     def send(self, message: ipc.Message) -> bool:
-        """Send one message; false when the socket does not block and its buffer is full."""
+        """Send one message; false when the socket does not block and its buffer is full.
+
+        Raises:
+            ProtocolError: it is too large.
+        """
+        data = ipc.encode(message)
+        if len(data) > self._limit_bytes:
+            raise ProtocolError(
+                f"a {type(message).__name__} of {len(data)} bytes; a message between processes has at most "
+                f"{self._limit_bytes} on this host"
+            )
         try:
-            self._socket.send(ipc.encode(message))
+            self._socket.send(data)
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):

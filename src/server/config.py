@@ -18,6 +18,7 @@ from moonjelly.units import NS_PER_S
 
 ENVIRONMENT_PREFIX = "MOONJELLY_SERVER_"
 DEFAULT_PORT = 10_001
+MAX_SESSIONS = 4096
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, lt=float("inf"))]
@@ -53,7 +54,7 @@ class ServerOptions(Options):
         out: where logs and ``summary.json`` go.
         seed: of everything drawn.
         session_ttl_s: how long a lost session may be resumed.
-        max_sessions: clients at a time.
+        max_sessions: clients at a time; a plan for all of them must fit into one message (:mod:`server.capacity`).
         max_frame_bytes: of one encoded frame.
         max_pixels: of one picture.
         max_outstanding: frames of one client that may wait for their result.
@@ -86,7 +87,7 @@ class ServerOptions(Options):
     out: Path = Path("logs/server")
     seed: int = 0
     session_ttl_s: Positive = 30.0
-    max_sessions: Annotated[int, Field(ge=1)] = 256
+    max_sessions: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = 256
     max_frame_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 2 << 20
     max_pixels: Annotated[int, Field(ge=1)] = 16 << 20
     max_outstanding: Annotated[int, Field(ge=1, le=1024)] = 32

@@ -8,7 +8,7 @@ import sys
 import time
 
 from moonjelly.clock import MonotonicClock
-from moonjelly.errors import MoonjellyError
+from moonjelly.errors import MoonjellyError, ProtocolError
 from moonjelly.planning import Policy, check, create_policy
 from server import ipc
 from server.channel import Channel, inherited
@@ -50,7 +50,12 @@ def serve(channel: Channel, policy: Policy, configure: ipc.ConfigurePlanner) -> 
         for newer in channel.ready():
             request = newer
         if isinstance(request, ipc.PlanRequest):
-            channel.send(reply_to(request, policy, configure))
+            reply = reply_to(request, policy, configure)
+            try:
+                channel.send(reply)
+            except ProtocolError as fault:  # reasons of any length: policies are plug-ins
+                _log.error("run %d: %s", request.run, fault)
+                channel.send(ipc.PlanReply(request.run, None, str(fault), reply.cpu_ms))
 
 
 def reply_to(request: ipc.PlanRequest, policy: Policy, configure: ipc.ConfigurePlanner) -> ipc.PlanReply:

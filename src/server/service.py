@@ -16,6 +16,7 @@ from moonjelly.rpc import messages
 from moonjelly.units import NS_PER_S
 from server import ipc
 from server.arena import create_arena
+from server.capacity import check_plan_fits, message_limit_bytes
 from server.config import ServerOptions
 from server.core import Core
 from server.core import events as ev
@@ -159,7 +160,9 @@ class Service:
     ) -> Core:
         if self._early_death:
             raise StartError(self._early_death, 1)
-        core = Core(self._settings(kinds))
+        settings = self._settings(kinds)
+        check_plan_fits(settings, kinds, message_limit_bytes())
+        core = Core(settings)
         driver = self._driver = Driver(core, self._executors, self._planner, logs, self._endpoint)
         for device, kind in enumerate(kinds):
             driver.emit(ev.DeviceUp(device, kind, next(iter(self._zoos))))

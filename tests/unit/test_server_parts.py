@@ -75,6 +75,8 @@ class TestChannel:
         for key in range(3):
             assert ours.send(ipc.Forget(key))
         assert list(theirs.ready()) == [ipc.Forget(0), ipc.Forget(1), ipc.Forget(2)]
+        with pytest.raises(ProtocolError, match=r"a PlanReply of \d+ bytes; a message between processes has at most"):
+            ours.send(ipc.PlanReply(1, None, "x" * (1 << 20), 0.0))
         ours.close()
         with pytest.raises(EOFError, match="the other process has gone"):
             theirs.receive()

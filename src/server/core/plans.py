@@ -104,7 +104,7 @@ class Plans:
 
     def _apply(self, problem: Problem, plan: Plan, cpu_ms: float, fallback: bool, now_ns: int) -> None:
         old_models = models_of(device.assignment for device in self._devices)
-        self._plan = plan
+        self._plan = Plan(plan.assignments)  # the next problem needs no reasons, and there may be thousands
         switches = self._switch(plan)
         server_ms = own_ms(self._devices)
         for client_id, place in places(problem, plan):
