@@ -17,7 +17,7 @@ import numpy as np
 
 from moonjelly import dispatching
 from moonjelly.dispatching import DeadlineQueue, DevicePlan, Drop, QueuedFrame, WaitUntil
-from moonjelly.planning.instances import reference_profile
+from moonjelly.reference import reference_profile
 from moonjelly.units import NS_PER_MS
 
 BAR_US = 50.0

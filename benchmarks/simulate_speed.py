@@ -12,7 +12,7 @@ import statistics
 import sys
 
 from moonjelly.clock import CpuClock
-from moonjelly.planning.instances import reference_profile
+from moonjelly.reference import reference_profile
 from simulation import study
 from simulation.systems import System
 from simulation.workload import WorkloadOptions

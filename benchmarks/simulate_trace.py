@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from moonjelly.clock import CpuClock
 from moonjelly.errors import MoonjellyError
-from moonjelly.planning.instances import reference_profile
+from moonjelly.reference import reference_profile
 from simulation import study
 from simulation.study import RunFigures
 from simulation.systems import parse

@@ -22,8 +22,8 @@ from moonjelly import dispatching
 from moonjelly.clock import CpuClock, MonotonicClock
 from moonjelly.errors import ConfigError
 from moonjelly.planning import DEFAULT_POLICY
-from moonjelly.planning.instances import reference_profile
 from moonjelly.profiles import Profile, ProfileOptions
+from moonjelly.reference import reference_profile
 from moonjelly.repository import load_zoo
 from moonjelly.summary import half_width_95
 from moonjelly.telemetry import SCHEMA_VERSION, CsvLog

@@ -10,7 +10,7 @@ import pytest
 
 from moonjelly import dispatching
 from moonjelly.clock import ManualClock
-from moonjelly.planning.instances import reference_profile
+from moonjelly.reference import reference_profile
 from moonjelly.summary import Summary
 from moonjelly.telemetry import DispatchRow, FrameRow, PlanRow, ServerFrameRow, read_rows
 from moonjelly.types import Outcome

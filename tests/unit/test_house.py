@@ -16,7 +16,17 @@ LIBRARY = ROOT / "src" / "moonjelly"
 DECIDING = [
     *(
         LIBRARY / f"{name}.py"
-        for name in ("types", "units", "errors", "profiles", "telemetry", "config", "summary", "device_speed")
+        for name in (
+            "types",
+            "units",
+            "errors",
+            "profiles",
+            "reference",
+            "telemetry",
+            "config",
+            "summary",
+            "device_speed",
+        )
     ),
     *(
         path

@@ -11,11 +11,12 @@ import pytest
 from moonjelly.clock import ManualClock
 from moonjelly.errors import ConfigError
 from moonjelly.planning import Client, Device, Plan, Problem, check, create_policy, keep_previous
-from moonjelly.planning.instances import random_problem, reference_profile
+from moonjelly.planning.instances import random_problem
 from moonjelly.planning.multiset import Multiset
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.sharing import apportion
 from moonjelly.planning.tables import Tables, compile_tables
+from moonjelly.reference import reference_profile
 from moonjelly.types import DEFAULT_GROUP
 from tests.support.planning import best_by_brute_force, client, problem, profile
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from moonjelly.errors import ConfigError
-from moonjelly.planning.instances import reference_profile
+from moonjelly.reference import reference_profile
 from moonjelly.units import NS_PER_MS, NS_PER_S
 from network_shaping.traces import Trace
 from simulation import systems

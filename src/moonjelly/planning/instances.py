@@ -11,34 +11,16 @@ from numpy.typing import NDArray
 from moonjelly.network import budgets, prior_bytes
 from moonjelly.planning.problem import Client, Device, Plan, Problem
 from moonjelly.profiles import Profile
-from moonjelly.types import DEFAULT_GROUP, Variant
+from moonjelly.reference import INPUT_SIZES, reference_profile
+from moonjelly.types import DEFAULT_GROUP
 from moonjelly.units import BITS_PER_MBIT
-
-INPUT_SIZES = tuple(range(128, 609, 32))
-"""Square input sizes of the sixteen YOLOv4 variants."""
 
 FRAME_BYTES = tuple(prior_bytes(size) for size in INPUT_SIZES)
 """Bytes of a frame per input size: raw RGB over Jellyfish's worst-case JPEG compression ratios."""
 
-_ACCURACY = (
-    0.19, 0.24, 0.28, 0.31, 0.335, 0.355, 0.37, 0.385, 0.395, 0.405, 0.412, 0.418, 0.423, 0.427, 0.43, 0.432,
-)  # fmt: skip
-_FLOOR_MS = 6.0
 FPS_CHOICES = (10.0, 15.0, 25.0)
 SLO_MS_CHOICES = (75.0, 100.0, 150.0)
 RATE_RANGE_BPS = (7.5 * BITS_PER_MBIT, 50.0 * BITS_PER_MBIT)
-KIND = "reference-gpu"
-
-
-def reference_profile(max_batch: int = 8) -> Profile:
-    """A plausible GPU: Jellyfish's quadratic in the input size, at least 6 ms; a batch of b costs 0.75 + 0.25 b."""
-    single = [max(_FLOOR_MS, (0.08315 * s * s - 0.04463 * s + 0.03757) / 1000.0) for s in INPUT_SIZES]
-    return Profile(
-        device_kind=KIND,
-        variants=tuple(Variant(f"yolov4-{size}", "yolov4", size, "fp16") for size in INPUT_SIZES),
-        accuracy=_ACCURACY,
-        latency_ms=tuple(tuple(one * (0.75 + 0.25 * batch) for batch in range(1, max_batch + 1)) for one in single),
-    )
 
 
 @dataclass(frozen=True, eq=False, slots=True)

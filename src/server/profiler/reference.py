@@ -1,7 +1,6 @@
-"""Writes the made-up GPU profile ``reference-gpu`` from its formula.
+"""Writes the made-up GPU of :mod:`moonjelly.reference` as a profile of a zoo, in the files that profiling writes.
 
-For simulations without a GPU: the latency of batch ``b`` at input size ``s`` is Jellyfish's simulation's quadratic in
-``s`` with a floor of 6 ms, times ``0.75 + 0.25 b``, within 2 %. It is nobody's measurement and its provenance says so.
+Its latencies are the formula's within 2 %. It is nobody's measurement and its provenance says so.
 """
 
 from __future__ import annotations
@@ -12,23 +11,11 @@ import numpy as np
 
 from moonjelly import profiles
 from moonjelly.errors import ProfileError
+from moonjelly.reference import ACCURACY, KIND, latency_ms
 from moonjelly.version import __version__
 
-KIND = "reference-gpu"
-FLOOR_MS = 6.0
 JITTER = 0.02
-
-ACCURACY = {
-    128: 0.19, 160: 0.24, 192: 0.28, 224: 0.31, 256: 0.335, 288: 0.355, 320: 0.37, 352: 0.385,
-    384: 0.395, 416: 0.405, 448: 0.412, 480: 0.418, 512: 0.423, 544: 0.427, 576: 0.43, 608: 0.432,
-}  # fmt: skip
-"""Plausible COCO average precision of a YOLOv4 at each input size; made up."""
-
-
-def latency_ms(size: int, batch: int) -> float:
-    """Middle of the latency of ``batch`` frames of ``size`` x ``size`` pixels."""
-    quadratic = (0.08315 * size**2 - 0.04463 * size + 0.03757) / 1000.0
-    return max(FLOOR_MS, quadratic) * (0.75 + 0.25 * batch)
+"""Largest share by which a row may differ from the formula, either way."""
 
 
 def write_reference(zoo: Path, *, seed: int = 0, max_batch: int = 12, rows: int = 40) -> Path:
