@@ -139,6 +139,15 @@ def test_a_batch_gives_one_answer_per_frame_in_order_whatever_its_size(rig: Rig)
     assert len({detections.boxes.tobytes() for detections in alone}) > 1
 
 
+def test_a_batch_that_is_padded_with_its_last_frame_answers_as_without(rig: Rig) -> None:
+    executor, (small, _) = rig.executor, rig.variants
+    executor.load(small, rig.source, MAX_BATCH)
+    frames = rig.frames(2)
+    padded = executor.infer(small.name, frames + frames[-1:] * (MAX_BATCH - 2))
+    for one, other in zip(padded, executor.infer(small.name, frames), strict=False):
+        assert_same(one, other)
+
+
 def test_detections_are_typed_sorted_and_inside_the_frame(rig: Rig) -> None:
     executor, (small, _) = rig.executor, rig.variants
     executor.load(small, rig.source, MAX_BATCH)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,12 @@ from typing import TypeVar
 
 import pytest
 
-from moonjelly.dispatching import create
-from moonjelly.inference.simulated import SimulatedExecutor, SimulationOptions, SyntheticAnswers
-from moonjelly.profiles import ProfileOptions
+from moonjelly.dispatching import DEFAULT, create
+from moonjelly.inference import FrameInput
+from moonjelly.inference.simulated import Answers, SimulatedExecutor, SimulationOptions, SyntheticAnswers
+from moonjelly.profiles import Profile, ProfileOptions
 from moonjelly.repository import load_zoo
-from moonjelly.types import Outcome
+from moonjelly.types import Detections, Outcome
 from moonjelly.units import NS_PER_MS, NS_PER_S
 from server import ipc
 from server.arena import create_arena
@@ -31,12 +32,26 @@ T = TypeVar("T")
 ALL = ipc.Serve(plan_version=0, group="a", variant=0, batch=1)
 
 
+class Counting(SimulatedExecutor):
+    """Remembers how many frames it was given at a time."""
+
+    def __init__(self, profile: Profile, options: SimulationOptions, answers: Answers) -> None:
+        super().__init__(profile, options, answers)
+        self.batches: list[int] = []
+
+    def infer(self, variant: str, frames: Sequence[FrameInput]) -> list[Detections]:
+        """See :class:`~moonjelly.inference.protocol.Executor`."""
+        self.batches.append(len(frames))
+        return super().infer(variant, frames)
+
+
 @dataclass
 class Device:
-    """The endpoint's end of the channel, and the loader that the test may hold up."""
+    """The endpoint's end of the channel, the loader that the test may hold up, and what is behind it all."""
 
     channel: Channel
     models: ResidentModels
+    executor: Counting
 
     def submit(self, key: int, group: str, slack_ns: int) -> None:
         now_ns = time.monotonic_ns()
@@ -54,7 +69,7 @@ class Device:
 
 
 @contextmanager
-def running(tmp_path: Path, options: SimulationOptions) -> Iterator[Device]:
+def running(tmp_path: Path, options: SimulationOptions, dispatcher: str = DEFAULT) -> Iterator[Device]:
     """Group ``a`` has four variants and runs; group ``b`` has two. Nothing loads until ``models.start``."""
     zoos = {
         "a": load_zoo(str(write_zoo(tmp_path / "a", name="a"))),
@@ -62,18 +77,18 @@ def running(tmp_path: Path, options: SimulationOptions) -> Iterator[Device]:
     }
     profiles = {group: zoo.profile("paper-gpu", ProfileOptions(max_batch=2)) for group, zoo in zoos.items()}
     answers = GroupAnswers(dict.fromkeys(zoos, SyntheticAnswers(2)))
-    executor = SimulatedExecutor(merged_profile(profiles), options, answers)
+    executor = Counting(merged_profile(profiles), options, answers)
     ours, theirs = pair()
     ours.settimeout(20)
     channel, arena = Channel(theirs), create_arena("test", 8, 4096)
     intake = DirectIntake(channel, lambda submit: None)
     models = ResidentModels(executor, zoos, 2, 0, intake.post)
-    loop = ExecutorLoop(0, executor, profiles, 1.0, create(), arena, channel, ALL)
+    loop = ExecutorLoop(0, executor, profiles, 1.0, create(dispatcher), arena, channel, ALL)
     thread = threading.Thread(target=loop.run, args=(intake, models))
     thread.start()
     end = Channel(ours)
     try:
-        yield Device(end, models)
+        yield Device(end, models, executor)
     finally:
         end.close()
         thread.join(20)
@@ -139,3 +154,16 @@ def test_a_device_that_is_slower_than_its_profile_says_so_and_decides_by_it(tmp_
             idle = later
         device.submit(1, "a", FAR_NS)
         assert device.batch().speed == later
+
+
+def test_a_dispatcher_that_pads_gets_the_batch_that_it_asked_for(tmp_path: Path) -> None:
+    """One frame comes and two are planned: the device runs two, and one is answered."""
+    with running(tmp_path, SimulationOptions(), "jellyfish-fifo") as device:
+        device.models.start("a", 0)
+        device.channel.send(ipc.Serve(1, "a", 1, 2))
+        device.next(ipc.Switched)
+        device.submit(1, "a", 300 * NS_PER_MS)
+        while not (batch := device.batch()).ran:  # a busy machine woke it too late: it was dropped
+            device.submit(1, "a", 300 * NS_PER_MS)
+        assert (batch.planned_batch, batch.ran, device.executor.batches) == (2, 1, [2])
+        assert [(answer.key, answer.outcome) for answer in batch.answers] == [(1, Outcome.ON_TIME)]

@@ -13,6 +13,7 @@ from moonjelly import profiles
 from moonjelly.errors import ConfigError, ExecutorError, MoonjellyError, ProfileError, ZooError
 from moonjelly.repository import load_zoo
 from server.profiler import ProfilerOptions, run_profile
+from server.profiler.reference import write_reference
 from server.profiler.run import Progress
 from tests.support.models import CLASSES, tiny_source
 
@@ -219,3 +220,10 @@ def test_a_zoo_without_accuracies_says_how_to_measure_them(zoo: Path) -> None:
     (zoo / "bench" / "accuracy.txt").write_text("ModelSize,Accuracy\n64,0.2\n")
     with pytest.raises(ProfileError, match="measure them with --coco FOLDER"):
         run_profile(options(zoo, runtime="onnx", kind=None, num_gpus=1))
+
+
+def test_the_shipped_made_up_gpu_is_what_its_formula_writes(tmp_path: Path) -> None:
+    shipped = load_zoo("yolov4").directory / "reference-gpu"
+    written = write_reference(tmp_path)
+    for file in (path.relative_to(written) for path in written.rglob("*.txt")):
+        assert (shipped / file).read_bytes() == (written / file).read_bytes(), file

@@ -205,7 +205,7 @@ class ExecutorLoop:
             self._arena.mark(frame.submit.slot, RUNNING)
         started_ns = time.monotonic_ns()
         input_size = self._profiles[group].variants[run.variant].input_size
-        results, error = self._infer(self._names[group][run.variant], input_size, frames)
+        results, error = self._infer(self._names[group][run.variant], input_size, frames, run.padded_batch)
         ended_ns = time.monotonic_ns()
         if results is None:
             answers = tuple(_answer(frame, Outcome.FAILED, error) for frame in frames)
@@ -235,11 +235,14 @@ class ExecutorLoop:
             self._arena.mark(frame.submit.slot, IDLE)
         self._dispatcher.finished(ended_ns, run.frames)
         if not error:
-            profiled_ns = ms_to_ns(self._profiles[group].latency(run.variant, len(frames), self._configured_speed))
+            profiled_ns = ms_to_ns(self._profiles[group].latency(run.variant, run.padded_batch, self._configured_speed))
             self._rate(observe(self._measured, ended_ns, ended_ns - started_ns, profiled_ns))
         self._check_failures(error)
 
-    def _infer(self, name: str, input_size: int, frames: Sequence[Prepared]) -> tuple[list[Detections] | None, str]:
+    def _infer(
+        self, name: str, input_size: int, frames: Sequence[Prepared], padded_batch: int
+    ) -> tuple[list[Detections] | None, str]:
+        """Run ``frames`` as a batch of ``padded_batch``: the last one fills it up, its surplus answers are left out."""
         inputs = [
             FrameInput(
                 str(frame.submit.session),
@@ -249,7 +252,8 @@ class ExecutorLoop:
             for frame in frames
         ]
         try:
-            return self._executor.infer(name, inputs), ""
+            padding = inputs[-1:] * (padded_batch - len(inputs))
+            return self._executor.infer(name, inputs + padding)[: len(frames)], ""
         except ExecutorError as fault:
             return None, str(fault)
         except Exception as fault:  # whatever a runtime throws, its frames are answered and the loop decides what next
