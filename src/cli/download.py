@@ -29,8 +29,20 @@ YOLOV4_SHA256 = "e8a4f6c62188738d86dc6898d82724ec0964d0eb9d2ae0f0a9d53d65d108d56
 _CHUNK = 1 << 18
 
 
+_GIVE_UP_AFTER = 3
+"""Files in a row whose home cannot be reached: the others' cannot be either, and each may take the time-out."""
+_OFFLINE = (
+    "Without a network, fetch the files on another machine and copy its data folder here, or name a mirror with "
+    "--home; what is here is kept"
+)
+
+
 class DownloadError(MoonjellyError):
     """A file that could not be fetched or is not what it should be."""
+
+
+class UnreachableError(DownloadError):
+    """The file's home does not answer."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +112,7 @@ def _transfer(item: Item, partial: Path, start: int, timeout_s: float) -> None:
     except urllib.error.HTTPError as fault:
         raise DownloadError(f"{item.url} answered {fault.code} {fault.reason}; is the home right?") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as fault:
-        raise DownloadError(
-            f"{item.url} cannot be reached ({getattr(fault, 'reason', fault)}). Without a network, fetch the files on "
-            f"another machine and copy its data folder here, or name a mirror with --home; what is here is kept"
-        ) from None
+        raise UnreachableError(f"{item.url} cannot be reached ({getattr(fault, 'reason', fault)})") from None
     if partial.stat().st_size < item.size:
         raise DownloadError(f"{item.url} was cut off at {partial.stat().st_size} of {item.size} bytes; run this again")
 
@@ -124,14 +133,22 @@ def write_checksums(directory: Path, items: Sequence[Item]) -> None:
 
 def fetch_all(items: Sequence[Item], directory: Path) -> int:
     """Fetch every item, say what happened to each, and return how many are missing."""
-    missing = 0
+    missing = unreachable = 0
     for number, item in enumerate(items, start=1):
         prefix = f"[{number}/{len(items)}] {item.path} ({item.size / 1e6:.1f} MB)"
         try:
             print(f"{prefix}: {fetch(item, directory)}", flush=True)
+            unreachable = 0
         except DownloadError as fault:
             missing += 1
+            unreachable = unreachable + 1 if isinstance(fault, UnreachableError) else 0
             print(f"{prefix}: {fault}", file=sys.stderr, flush=True)
+        if unreachable == _GIVE_UP_AFTER and number < len(items):
+            missing += sum(not (directory / other.path).exists() for other in items[number:])
+            print("the others were not tried", file=sys.stderr, flush=True)
+            break
+    if unreachable:
+        print(_OFFLINE, file=sys.stderr, flush=True)
     return missing
 
 

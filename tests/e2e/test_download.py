@@ -101,11 +101,14 @@ def test_refuses_the_wrong_content(root: Path, server: FileServer, tmp_path: Pat
     assert not (tmp_path / name).exists()
 
 
-def test_explains_itself_offline(root: Path, tmp_path: Path) -> None:
-    done = run(root, "--home", "http://127.0.0.1:9", "--only", "traces/jellyfish-wifi.txt", "--out", str(tmp_path))
+@pytest.mark.parametrize(("only", "lines"), [("traces/jellyfish-wifi.txt", 2), ("traces/", 5)])
+def test_explains_itself_offline_and_does_not_try_for_ever(root: Path, tmp_path: Path, only: str, lines: int) -> None:
+    done = run(root, "--home", "http://127.0.0.1:9", "--only", only, "--out", str(tmp_path))
     assert done.returncode == 1
     assert "cannot be reached" in done.stderr
-    assert "--home" in done.stderr
+    assert "--home" in done.stderr.splitlines()[-1]
+    assert len(done.stderr.splitlines()) == lines
+    assert "\n0 of " in f"\n{done.stdout}"
 
 
 def test_yolov4_weights_come_from_the_release_and_are_checked(
