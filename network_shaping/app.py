@@ -30,7 +30,9 @@ app = typer.Typer(
 @app.command()
 def relay(
     target: Annotated[str, typer.Option("--target", "--server", help="HOST:PORT that every link leads to.")],
-    link: Annotated[list[str] | None, typer.Option(help="NAME=TRACE[@OFFSET_S|@random], once per client link.")] = None,
+    link: Annotated[
+        list[str] | None, typer.Option(help="NAME=TRACE[@OFFSET_S|@random[:SEED]], once per client link.")
+    ] = None,
     clients: Annotated[int, typer.Option(min=0, help="As many links client-0, client-1, ... on --trace.")] = 0,
     trace: Annotated[
         str | None, typer.Option(help="Of --clients; each begins at an offset of its own unless one is given.")
@@ -61,7 +63,7 @@ def relay(
 @app.command()
 def tc(
     interface: Annotated[str, typer.Option(help="Network interface to shape (outgoing packets).")],
-    link: Annotated[list[str], typer.Option(help="NAME=TRACE[@OFFSET_S|@random], once per client link.")],
+    link: Annotated[list[str], typer.Option(help="NAME=TRACE[@OFFSET_S|@random[:SEED]], once per client link.")],
     target: Annotated[
         str | None,
         typer.Option("--target", "--server", help="HOST:PORT: give every link a local port that leads there."),
@@ -182,7 +184,7 @@ def _links(
 
 
 def resolve_at(text: str, seed: int, seconds: int) -> traces.Trace:
-    """``TRACE``, ``TRACE@OFFSET_S`` or ``TRACE@random``.
+    """``TRACE``, ``TRACE@OFFSET_S``, ``TRACE@random`` or, with a seed of its own, ``TRACE@random:SEED``.
 
     Raises:
         ConfigError: the offset is not a number.
@@ -191,12 +193,15 @@ def resolve_at(text: str, seed: int, seconds: int) -> traces.Trace:
     name, at, offset = text.rpartition("@")
     if not at:
         return catalogue.resolve(text, seed, seconds)
-    if offset == "random":
-        return catalogue.resolve(name, seed, seconds, None)
+    random, _, own = offset.partition(":")
     try:
+        if random == "random":
+            return catalogue.resolve(name, int(own) if own else seed, seconds, None)
         return catalogue.resolve(name, seed, seconds, float(offset))
     except ValueError:
-        raise ConfigError(f"'{offset}' in '{text}' is not an offset; write seconds or 'random' after '@'") from None
+        raise ConfigError(
+            f"'{offset}' in '{text}' is not an offset; write seconds, random or random:SEED after '@'"
+        ) from None
 
 
 def _named(text: str) -> tuple[str, str]:

@@ -84,6 +84,7 @@ def run_sweep(
     runtime: Annotated[str | None, typer.Option(help="auto, torch, onnx or simulated")] = None,
     kind: Annotated[str | None, typer.Option(help="device kind that simulated devices behave like")] = None,
     pre_encoded: Annotated[int | None, typer.Option(help="frames per device, encoded before the run")] = None,
+    padded: Annotated[bool | None, typer.Option(help="pad frames to Jellyfish's table of worst-case sizes")] = None,
     shaping: Annotated[str | None, typer.Option(help="tc, relay or none")] = None,
     retries: Annotated[int | None, typer.Option(help="of a failed or starved run")] = None,
     starved_ms: Annotated[
@@ -97,7 +98,7 @@ def run_sweep(
         "clients": _words(clients), "slo_ms": _words(slo_ms), "fps": _words(fps), "sources": _words(sources),
         "traces": _words(traces), "policies": _words(policies), "repetitions": repetitions, "seconds": seconds,
         "warmup_s": warmup_s, "seed": seed, "zoo": zoo, "devices": devices, "runtime": runtime, "kind": kind,
-        "pre_encoded": pre_encoded, "shaping": shaping, "retries": retries, "starved_ms": starved_ms,
+        "pre_encoded": pre_encoded, "padded": padded, "shaping": shaping, "retries": retries, "starved_ms": starved_ms,
     }  # fmt: skip
     matrix = read_sweep(sweep, overrides)
     console = Console()

@@ -48,6 +48,10 @@ def client(  # noqa: D103 - typer shows the help above
         int | None,
         typer.Option(help="for measurements: use this many frames of a recording, each encoded once"),
     ] = None,
+    padded: Annotated[
+        bool | None,
+        typer.Option(help="for measurements: pad every frame to Jellyfish's table of worst-case sizes"),
+    ] = None,
     token: Annotated[str | None, typer.Option(help="the server's access token")] = None,
     root_certificates: Annotated[Path | None, typer.Option(help="PEM file, for TLS")] = None,
     register_timeout_s: Annotated[float | None, typer.Option(help="for the first registration")] = None,

@@ -34,6 +34,7 @@ class ClientOptions(Options):
         out: where logs go.
         buffer: strategy of a live source.
         pre_encoded: use this many frames of a recording, each encoded only once; 0: encode every frame.
+        padded: pad every frame to the size that Jellyfish's table gives for it (:func:`moonjelly.network.prior_bytes`).
         token: the server's access token.
         root_certificates: PEM of the authority behind the server's TLS certificate.
         register_timeout_s: for the first registration.
@@ -54,6 +55,7 @@ class ClientOptions(Options):
     out: Path = Path("logs/client")
     buffer: BufferStrategy = BufferStrategy.LATEST
     pre_encoded: Annotated[int, Field(ge=0, le=100_000)] = 0
+    padded: bool = False
     token: str = ""
     root_certificates: Path | None = None
     register_timeout_s: Positive = 10.0

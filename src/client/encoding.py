@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 from client.sources import Picture
+from moonjelly.network import prior_bytes
 from moonjelly.sdk import EncodedFrame
 from moonjelly.sdk.encoding import Encoder
 
@@ -30,6 +32,22 @@ class LiveEncoder:
     async def encode(self, picture: Picture, size: int, variant: int, quality: int) -> EncodedFrame:
         """See :meth:`FrameEncoder.encode`."""
         return await self._encoder.encode(picture.rgb, size, variant, quality)
+
+    def close(self) -> None:
+        """See :meth:`FrameEncoder.close`."""
+        self._encoder.close()
+
+
+class Padded:
+    """Frames as large as Jellyfish's table expects: zeros behind the picture's end, which decoders ignore."""
+
+    def __init__(self, encoder: FrameEncoder) -> None:
+        self._encoder = encoder
+
+    async def encode(self, picture: Picture, size: int, variant: int, quality: int) -> EncodedFrame:
+        """See :meth:`FrameEncoder.encode`; a frame that is larger already stays as it is."""
+        encoded = await self._encoder.encode(picture, size, variant, quality)
+        return replace(encoded, data=encoded.data.ljust(round(prior_bytes(size, quality)), b"\0"))
 
     def close(self) -> None:
         """See :meth:`FrameEncoder.close`."""

@@ -202,7 +202,7 @@ def _arguments(options: ClientOptions, camera: Camera, directory: Path) -> list[
         "reconnect-s": options.reconnect_s,
     }
     words = [word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))]
-    return [*words, "--loop" if options.loop else "--no-loop"]
+    return [*words, "--loop" if options.loop else "--no-loop", "--padded" if options.padded else "--no-padded"]
 
 
 async def _reader(descriptor: int) -> asyncio.StreamReader:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from client.config import Camera, ClientOptions
-from client.encoding import EncodedOnce, FrameEncoder, LiveEncoder
+from client.encoding import EncodedOnce, FrameEncoder, LiveEncoder, Padded
 from client.feed import Feed, LiveFeed, RecordedFeed
 from client.pacing import Schedule, tick_count
 from client.progress import LineWriter, Progress, Show, progress_line
@@ -121,7 +121,7 @@ class _Process:
         )
 
     async def _stream(self, client: AsyncClient, recording: Recording | None, feed: Feed, fps: float) -> None:
-        encoder: FrameEncoder = LiveEncoder()
+        encoder: FrameEncoder = Padded(LiveEncoder()) if self._options.padded else LiveEncoder()
         if self._options.pre_encoded and recording is not None:
             encoder = EncodedOnce(encoder)
             await _encode_beforehand(client, recording, encoder)

@@ -182,12 +182,20 @@ class Stage:
         if shaping == "tc":
             arguments += ["--interface", machine.host.interface]
         for device in devices:
-            arguments += ["--link", f"client-{device.client_id}={_with_offset(self._run.trace)}"]
+            arguments += ["--link", f"client-{device.client_id}={self._trace_of(device)}"]
         name = f"network-{machine.host.label}"
         job = self._launch(machine, name, f"network/{machine.host.label}", "network_shaping", arguments)
         (ready,) = self._ready(machine, [job], "the links")
         links = {device.client_id: ready["links"][f"client-{device.client_id}"] for device in devices}
         return {client_id: f"{link['host']}:{link['port']}" for client_id, link in links.items()}
+
+    def _trace_of(self, device: Device) -> str:
+        """Jellyfish's habit: each device begins at a random place of the trace, unless ``TRACE@SECONDS`` says where.
+
+        The seed is the device's, so that its place is the same whichever machine emulates it.
+        """
+        trace = self._run.trace
+        return trace if "@" in trace else f"{trace}@random:{self._run.seed + device.client_id}"
 
     def _start_clients(self, machine: Machine, devices: Sequence[Device], addresses: dict[int, str]) -> list[Job]:
         self._tick("starting the clients")
@@ -199,6 +207,7 @@ class Stage:
                 *("--slo-ms", f"{device.slo_ms:g}", "--fps", f"{device.fps:g}"),
                 *("--seconds", f"{sweep.warmup_s + sweep.seconds:g}"),
                 *(("--pre-encoded", str(sweep.pre_encoded)) if sweep.pre_encoded else ()),
+                *(("--padded",) if sweep.padded else ()),
             ]
             name, out = f"client-{device.client_id}", f"client/host_{device.client_id}"
             jobs.append(self._launch(machine, name, out, "client", arguments, hold=True))
@@ -248,11 +257,6 @@ class Stage:
         for name in ends:
             self._running.pop(name)
         return ends
-
-
-def _with_offset(trace: str) -> str:
-    """Jellyfish's habit: each device begins at a random place of the trace, unless ``TRACE@SECONDS`` says where."""
-    return trace if "@" in trace else f"{trace}@random"
 
 
 def source_of(run: Run, device: Device) -> str:

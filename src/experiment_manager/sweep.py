@@ -45,6 +45,7 @@ class Sweep(Options):
         runtime: their runtime.
         kind: device kind that simulated devices behave like; the zoo's first when empty.
         pre_encoded: so many frames per device, encoded before the run (measurements); 0: encode while streaming.
+        padded: frames padded to Jellyfish's table of worst-case sizes (measurements).
         shaping: ``tc`` on the client machines' interfaces (root), ``relay`` in user space, or ``none``.
         retries: how often a failed or starved run is repeated.
         starved_ms: a run is starved when the server, the links or a client waited longer than this for a processor, on
@@ -67,6 +68,7 @@ class Sweep(Options):
     runtime: str = "auto"
     kind: str = ""
     pre_encoded: int = Field(default=0, ge=0)
+    padded: bool = False
     shaping: Literal["tc", "relay", "none"] = "tc"
     retries: int = Field(default=1, ge=0)
     starved_ms: float = Field(default=0.5, ge=0)
@@ -120,7 +122,7 @@ class Fleet:
 
 def conditions(sweep: Sweep) -> dict[str, Any]:
     """What all runs of a sweep have in common and their names do not tell; results are comparable only if equal."""
-    names = ("seconds", "warmup_s", "zoo", "devices", "runtime", "kind", "pre_encoded", "shaping")
+    names = ("seconds", "warmup_s", "zoo", "devices", "runtime", "kind", "pre_encoded", "padded", "shaping")
     return {name: getattr(sweep, name) for name in names}
 
 

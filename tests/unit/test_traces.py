@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moonjelly.errors import TraceError
+from moonjelly.errors import ConfigError, TraceError
 from network_shaping import catalogue, generator, traces
+from network_shaping.app import resolve_at
 from network_shaping.pacing import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES, Pacer
 from network_shaping.traces import Trace
 
@@ -141,6 +142,13 @@ class TestCatalogue:
         offsets = {seed: catalogue.resolve("synthetic_trace", seed, offset_s=None).offset_s for seed in (1, 2)}
         assert offsets[1] != offsets[2]
         assert offsets[1] == catalogue.resolve("synthetic_trace", 1, offset_s=None).offset_s
+
+    def test_a_random_offset_may_have_a_seed_of_its_own(self) -> None:
+        ours = resolve_at("synthetic_trace@random:7", 3, 60)
+        assert ours.offset_s == resolve_at("synthetic_trace@random", 7, 60).offset_s
+        assert ours.offset_s != resolve_at("synthetic_trace@random", 3, 60).offset_s
+        with pytest.raises(ConfigError, match="random:SEED"):
+            resolve_at("synthetic_trace@random:x", 3, 60)
 
     def test_an_unknown_name_lists_the_known_ones(self) -> None:
         with pytest.raises(TraceError, match=r"'wifi' is neither .* wifi-good, lte-city"):
