@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -35,7 +36,7 @@ from simulation import timings as timing
 from simulation.compare import ComparisonOptions, ComparisonRow, Size
 from simulation.study import RunFigures
 from simulation.timings import TimingOptions, TimingRow
-from simulation.workload import WorkloadOptions
+from simulation.workload import Slowdown, WorkloadOptions
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 PIPE_WIDTH = 150
@@ -183,6 +184,9 @@ def trace(
     warmup: Annotated[float, typer.Option(help="before it, s")] = 5.0,
     frame_scale: Annotated[float, typer.Option(help="encoded sizes over Jellyfish's worst-case table")] = 1.0,
     churn: Annotated[float, typer.Option(help="clients per minute that leave and are replaced")] = 0.0,
+    slow: Annotated[
+        list[str], typer.Option(help="DEVICE@BEGIN-END=SPEED, e.g. 0@20-30=0.5: half as fast from second 20 to 30")
+    ] = NONE,
     seeds: Annotated[int, typer.Option(help="repetitions, with seeds SEED, SEED + 1, ...")] = 3,
     zoo: ZooName = "yolov4",
     kind: Kind = "",
@@ -205,6 +209,7 @@ def trace(
         warmup_s=warmup,
         frame_scale=frame_scale,
         churn_per_min=churn,
+        slowdowns=tuple(_slowdown(text) for text in slow),
     )
     profile = _profile(zoo, kind) or reference_profile(max_batch=12)
     provenance = (versions(), machine())
@@ -309,6 +314,14 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise ConfigError(f"'{name}' = '{text}'; numbers separated by commas are expected") from None
+
+
+def _slowdown(text: str) -> Slowdown:
+    found = re.fullmatch(r"(\d+)@([\d.]+)-([\d.]+)=([\d.]+)", text)
+    if found is None:
+        raise ConfigError(f"'slow' = '{text}'; DEVICE@BEGIN-END=SPEED is expected, e.g. 0@20-30=0.5")
+    begin_s, end_s, speed = (float(part) for part in found.groups()[1:])
+    return Slowdown(int(found[1]), begin_s, end_s, speed)
 
 
 def _profile(zoo: str, kind: str, percentile: float = 99.0) -> Profile | None:

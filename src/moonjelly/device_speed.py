@@ -11,8 +11,8 @@ speed never goes above 1.
 
 Two kinds of error must not count. What is added to every batch whatever its size (a timer, a wake-up) is no slowdown:
 :data:`FIXED_NS` of each measurement is left out. And a stall of one batch says nothing of the next one: a measurement
-counts for at most twice the larger of the estimate and the one before it. So one stall is a small step, while a device
-that stays slow is believed in full from the third batch on.
+counts for at most twice the larger of the estimate and the one before it, so one stall is a small step. But when all
+batches of a while take longer than the estimate says, that is no stall: what each of them took is believed at once.
 
 The estimate follows a slower device within a fraction of a second of work, and one that recovers within seconds. It is
 rounded to steps of 10 %, with hysteresis, so that plans do not churn. A device that runs nothing (perhaps because at
@@ -38,6 +38,12 @@ MIN_BATCHES = 20
 """... but over no fewer batches than this."""
 OPENING = 2.0
 """A measurement counts for no more than this many times what is believed."""
+RUN_NS = 3 * NS_PER_S // 20
+"""Batches that all take longer than believed count at once after so long ..."""
+RUN_BATCHES = 4
+"""... and so many of them."""
+RUN_EXCESS = 1.1
+"""By how much each must exceed what is believed."""
 RELEASE_NS = 3 * NS_PER_S // 2
 """Time constant of a recovery."""
 IDLE_GRACE_NS = 2 * NS_PER_S
@@ -55,6 +61,24 @@ _LOG_STEP = -math.log(STEP)
 
 
 @dataclass(frozen=True, slots=True)
+class _Run:
+    """Batches in a row that all took longer than believed.
+
+    Attributes:
+        batches: how many.
+        lasted_ns: what they took.
+        least: measured over profiled time of the fastest of them.
+    """
+
+    batches: int = 0
+    lasted_ns: int = 0
+    least: float = math.inf
+
+
+_NO_RUN = _Run()
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceSpeed:
     """The estimate of one device.
 
@@ -64,6 +88,7 @@ class DeviceSpeed:
         held: the largest slowdown of late, at least ``slowdown``; falls with :data:`RELEASE_NS`.
         latest: measured over profiled time of the latest batch, as far as it was believed.
         measured_until_ns: end of the latest batch; later when the estimate was forgotten in part since.
+        slow_run: batches since the last one that did not take longer than believed.
     """
 
     steps: int = 0
@@ -71,6 +96,7 @@ class DeviceSpeed:
     held: float = 1.0
     latest: float = 1.0
     measured_until_ns: int = 0
+    slow_run: _Run = _NO_RUN
 
     @property
     def speed(self) -> float:
@@ -106,11 +132,17 @@ def observe(state: DeviceSpeed, ended_ns: int, measured_ns: int, profiled_ns: in
     believed = min(ratio, OPENING * max(known, state.latest), _LARGEST)
     weight = min(1.0 / MIN_BATCHES, profiled_ns * known / WINDOW_NS)
     slowdown = state.slowdown + weight * (believed - state.slowdown)
+    run = _NO_RUN
+    if ratio > RUN_EXCESS * known:
+        before = state.slow_run
+        run = _Run(before.batches + 1, before.lasted_ns + measured_ns, min(before.least, ratio, _LARGEST))
+        if run.batches >= RUN_BATCHES and run.lasted_ns >= RUN_NS:
+            slowdown = max(slowdown, run.least)
     held = slowdown
     if state.held > slowdown:
         passed_ns = max(0, ended_ns - state.measured_until_ns)
         held += (state.held - slowdown) * math.exp(-passed_ns / RELEASE_NS)
-    return DeviceSpeed(_steps(held, state.steps), slowdown, held, believed, ended_ns)
+    return DeviceSpeed(_steps(held, state.steps), slowdown, held, believed, ended_ns, run)
 
 
 def recovered(state: DeviceSpeed, now_ns: int) -> DeviceSpeed:
@@ -127,6 +159,7 @@ def recovered(state: DeviceSpeed, now_ns: int) -> DeviceSpeed:
         held=held,
         latest=1.0,
         measured_until_ns=now_ns - IDLE_GRACE_NS,
+        slow_run=_NO_RUN,
     )
 
 

@@ -5,11 +5,12 @@ All variants are loaded, so it changes between batches without a pause, as a liv
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
 
+from moonjelly.device_speed import PROFILED, DeviceSpeed, observe, recovered
 from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, QueuedFrame, Run, WaitUntil
 from moonjelly.telemetry import DispatchRow
 from moonjelly.units import NS_PER_MS
@@ -31,19 +32,33 @@ class InferenceTimes:
 
     Args:
         rng: source.
+        latency_ns: ``(M, B)``; profiled time of every variant at every batch size on the device.
+        speed_at: what is left of the device's speed at an instant.
         low: smallest share; shares are uniform up to 1, as repeated runs of one batch on a GPU are.
     """
 
-    def __init__(self, rng: np.random.Generator, low: float = 0.96) -> None:
+    def __init__(
+        self,
+        rng: np.random.Generator,
+        latency_ns: Sequence[Sequence[int]],
+        speed_at: Callable[[int], float],
+        low: float = 0.96,
+    ) -> None:
         self._rng = rng
+        self._latency_ns = latency_ns
+        self._speed_at = speed_at
         self._low = low
         self._shares: list[float] = []
 
-    def draw_ns(self, profiled_ns: int) -> int:
-        """One batch's time."""
+    def profiled_ns(self, run: Run) -> int:
+        """A batch's time by the profile."""
+        return self._latency_ns[run.variant][run.padded_batch - 1]
+
+    def draw_ns(self, run: Run, now_ns: int) -> int:
+        """The time of a batch that begins at ``now_ns``."""
         if not self._shares:
             self._shares = self._rng.uniform(self._low, 1.0, _DRAWN_AHEAD).tolist()
-        return round(profiled_ns * self._shares.pop())
+        return round(self.profiled_ns(run) * self._shares.pop() / self._speed_at(now_ns))
 
 
 class SimulatedDevice:
@@ -57,6 +72,7 @@ class SimulatedDevice:
         agenda: where it puts its batch ends and wake-ups.
         settled: told of frames that ran or were dropped.
         record: told of every decision that ran or dropped frames.
+        replan: its plan when its measured speed has changed; ``None``: it counts with its profile.
     """
 
     def __init__(
@@ -69,6 +85,7 @@ class SimulatedDevice:
         agenda: Agenda,
         settled: Settled,
         record: Callable[[DispatchRow], None],
+        replan: Callable[[int, float], DevicePlan] | None = None,
     ) -> None:
         self.device_id = device_id
         self.plan = plan
@@ -78,9 +95,12 @@ class SimulatedDevice:
         self._agenda = agenda
         self._settled = settled
         self._record = record
+        self._replan = replan
+        self._measured = PROFILED
         self._queue = DeadlineQueue()
         self._frames: dict[int, Frame] = {}
-        self._running: tuple[QueuedFrame, ...] = ()
+        self._running: Run | None = None
+        self._started_ns = 0
         self._busy_until_ns: int | None = None
         self._wake_ns: int | None = None
         self._wake_number = 0
@@ -105,20 +125,24 @@ class SimulatedDevice:
 
     def batch_ended(self, now_ns: int) -> None:
         """The running batch is done."""
-        running, self._running, self._busy_until_ns = self._running, (), None
-        frames = [self._frames.pop(queued.key) for queued in running]
+        run, self._running, self._busy_until_ns = self._running, None, None
+        assert run is not None, "a batch ends that never began"
+        frames = [self._frames.pop(queued.key) for queued in run.frames]
         for frame in frames:
             frame.ended_ns = now_ns
-        self._dispatcher.finished(now_ns, running)
+        self._dispatcher.finished(now_ns, run.frames)
         self._settled(frames)
+        self._rate(observe(self._measured, now_ns, now_ns - self._started_ns, self._times.profiled_ns(run)))
         self.step(now_ns)
 
     def step(self, now_ns: int) -> None:
         """Decide until there is nothing to do but wait."""
+        self._rate(recovered(self._measured, now_ns))
         while True:
             decision = self._dispatcher.decide(now_ns, self._queue, self.plan, self._busy_until_ns)
             if isinstance(decision, WaitUntil):
-                self._sleep_until(decision.instant_ns)
+                due_ns = (decision.instant_ns, self._measured.recovers_ns)
+                self._sleep_until(min((instant for instant in due_ns if instant is not None), default=None))
                 return
             self._log(decision, now_ns)
             self._queue.take(decision.frames)
@@ -130,13 +154,20 @@ class SimulatedDevice:
                 self._start(decision, now_ns)
 
     def _start(self, run: Run, now_ns: int) -> None:
-        profiled_ns = self.plan.latency_ns[run.variant][run.padded_batch - 1]
-        self._running = run.frames
-        self._busy_until_ns = now_ns + profiled_ns
+        self._running, self._started_ns = run, now_ns
+        self._busy_until_ns = now_ns + self.plan.latency_ns[run.variant][run.padded_batch - 1]
         for queued in run.frames:
             frame = self._frames[queued.key]
             frame.started_ns, frame.used_variant, frame.batch = now_ns, run.variant, len(run.frames)
-        self._agenda.add(now_ns + self._times.draw_ns(profiled_ns), BatchEnded(self.device_id))
+        self._agenda.add(now_ns + self._times.draw_ns(run, now_ns), BatchEnded(self.device_id))
+
+    def _rate(self, measured: DeviceSpeed) -> None:
+        if self._replan is None:
+            return
+        changed = measured.steps != self._measured.steps
+        self._measured = measured
+        if changed:
+            self.plan = self._replan(self.device_id, measured.speed)
 
     def _sleep_until(self, instant_ns: int | None) -> None:
         if instant_ns != self._wake_ns:
@@ -163,5 +194,6 @@ class SimulatedDevice:
                 infer_ms=self.plan.latency_ns[variant][batch - 1] / NS_PER_MS if ran else 0.0,
                 planned_variant=self._names[self.plan.variant],
                 fallbacks=" ".join(self._names[variant] for variant in self.plan.fallbacks),
+                speed=self.plan.speed,
             )
         )

@@ -7,6 +7,7 @@ The run ends when nothing is left to happen; each captured frame then has exactl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -58,7 +59,7 @@ class Engine:
         policy = planning.create_policy(system.policy)
         self._server = SimulatedServer(workload, system, policy, cpu_clock, self._agenda, self._rows.plans.append)
         self._profile = self._server.profile
-        self._plans: dict[tuple[int, int, int], DevicePlan] = {}
+        self._plans: dict[tuple[int, int, int, float], DevicePlan] = {}
         self._devices = [self._device(index, system) for index in range(len(workload.devices))]
         clients = {spec.client_id: self._client(spec, system) for spec in workload.clients}
         counted_ns = round(workload.warmup_s * NS_PER_S)
@@ -165,22 +166,31 @@ class Engine:
             self._agenda.add(heard_ns, events.PlanHeard(client_id, view))
 
     def _device(self, index: int, system: System) -> SimulatedDevice:
+        plan = self._device_plan(index, 0, 1)
+        rng = np.random.default_rng([self._workload.seed, 3, index])
         return SimulatedDevice(
             index,
             dispatching.create(system.dispatcher),
-            self._device_plan(index, 0, 1),
-            InferenceTimes(np.random.default_rng([self._workload.seed, 3, index])),
+            plan,
+            InferenceTimes(rng, plan.latency_ns, partial(self._workload.speed_at, index)),
             tuple(variant.name for variant in self._profile.variants),
             self._agenda,
             self._settled,
             self._rows.dispatches.append,
+            self._replan if system.measures_speed else None,
         )
 
+    def _replan(self, index: int, speed: float) -> DevicePlan:
+        """What the device goes on with when it has measured its speed anew."""
+        self._server.measured(index, speed, self._agenda.now_ns)
+        plan = self._devices[index].plan
+        return self._device_plan(index, plan.variant, plan.batch)
+
     def _device_plan(self, index: int, variant: int, batch: int) -> DevicePlan:
-        key = (index, variant, batch)
+        speed = self._server.speed(index)
+        key = (index, variant, batch, speed)
         if key not in self._plans:
-            kind, speed = self._workload.devices[index]
-            profile = self._workload.profiles[kind]
+            profile = self._workload.profiles[self._workload.devices[index][0]]
             self._plans[key] = DevicePlan.of(profile, variant, batch, speed, range(len(profile.variants)))
         return self._plans[key]
 

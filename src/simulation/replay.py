@@ -7,8 +7,10 @@ simulated device that takes the profile's times, and the time from queue to answ
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -150,7 +152,12 @@ def predicted(recording: Recording, profile: Profile, dispatcher: str, typical_s
             device,
             dispatching.create(dispatcher),
             plans.of(decisions[0]),
-            InferenceTimes(np.random.default_rng([seed, device]), max(0.0, 2.0 * typical_share - 1.0)),
+            InferenceTimes(
+                np.random.default_rng([seed, device]),
+                DevicePlan.of(profile, 0, 1).latency_ns,
+                partial(_recorded_speed, decisions),
+                max(0.0, 2.0 * typical_share - 1.0),
+            ),
             tuple(variant.name for variant in profile.variants),
             agenda,
             tally,
@@ -243,6 +250,11 @@ def _described(decision: dispatching.Decision, plans: _Plans) -> str:
     if isinstance(decision, Run):
         return f"run {len(decision.frames)} with {plans.name(decision.variant)}"
     return "wait"
+
+
+def _recorded_speed(decisions: Sequence[DispatchRow], now_ns: int) -> float:
+    """What the device counted with at an instant."""
+    return decisions[max(0, bisect_right(decisions, now_ns, key=lambda row: row.ts) - 1)].speed
 
 
 def _queued(key: int, row: ServerFrameRow) -> QueuedFrame:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from moonjelly import network
 from moonjelly.adaptation import LATENCY_FACTOR, PlanView, next_variant
@@ -141,6 +141,18 @@ class SimulatedServer:
         self._measured_ms = smoothed_ms(self._measured_ms, own_ms)
         session = self.sessions.get(frame.client_id)
         frame.next_variant = 0 if session is None else self._asked(session)
+
+    def speed(self, device_id: int) -> float:
+        """Factor on a device's profile that is counted with."""
+        return self._devices[device_id].speed
+
+    def measured(self, device_id: int, speed: float, now_ns: int) -> None:
+        """A device does ``speed`` of what it was configured for; slower asks for a plan, faster waits for the next."""
+        device = self._devices[device_id]
+        changed = replace(device, speed=self._workload.devices[device_id][1] * speed)
+        self._devices = (*self._devices[:device_id], changed, *self._devices[device_id + 1 :])
+        if changed.speed < device.speed:
+            self.trigger("speed", now_ns)
 
     def trigger(self, reason: str, now_ns: int) -> None:
         """Plan as soon as the last run is long enough ago."""

@@ -20,12 +20,14 @@ class System:
         network: ``moonjelly``: estimation, learnt frame sizes and adaptation of this library. ``jellyfish``:
             error-based filter and harmonic mean, a fixed table of frame sizes, no skipping, no new channel.
         rho: share of a device that may be planned.
+        measures_speed: whether it counts with what its devices do, or with their profiles.
     """
 
     policy: str = planning.DEFAULT_POLICY
     dispatcher: str = dispatching.DEFAULT
     network: str = "moonjelly"
     rho: float = 0.9
+    measures_speed: bool = True
 
     def __post_init__(self) -> None:
         known = (
@@ -53,7 +55,7 @@ class System:
 def parse(text: str) -> System:
     """A system from ``policy[+dispatcher[+network]]``; the rest is moonjelly's.
 
-    ``sa-dp`` plans all of a device, as the paper does.
+    ``sa-dp`` plans all of a device and believes its profile, as the paper does.
 
     Raises:
         ConfigError: more than three parts, or an unknown name.
@@ -62,4 +64,5 @@ def parse(text: str) -> System:
     if len(parts) > 3:
         raise ConfigError(f"'{text}' has {len(parts)} parts; a system is policy[+dispatcher[+network]]")
     names = dict(zip(("policy", "dispatcher", "network"), parts, strict=False))
-    return System(**names, rho=1.0 if parts[0].partition(":")[0] == "sa-dp" else 0.9)
+    paper = parts[0].partition(":")[0] == "sa-dp"
+    return System(**names, rho=1.0 if paper else 0.9, measures_speed=not paper)

@@ -5,6 +5,7 @@ Two systems that are given the same workload meet the same frames, links and del
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,6 +88,27 @@ class ClientSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class Slowdown:
+    """A device that is slower than its profile for a while.
+
+    Attributes:
+        device: its number.
+        begin_s: from the start of the run, warm-up included.
+        end_s: likewise.
+        speed: factor on the device's own speed meanwhile.
+    """
+
+    device: int
+    begin_s: float
+    end_s: float
+    speed: float
+
+    def __post_init__(self) -> None:
+        if not (self.device >= 0 and 0.0 <= self.begin_s < self.end_s and 0.0 < self.speed <= 1.0):
+            raise ConfigError(f"{self}: it needs a device, a begin before its end, and a speed in (0, 1]")
+
+
+@dataclass(frozen=True, slots=True)
 class Workload:
     """A whole run.
 
@@ -98,6 +120,7 @@ class Workload:
         warmup_s: frames captured before are served but not counted.
         timing: delays.
         seed: of what is drawn while it runs (inference times).
+        slowdowns: of devices; those of one device at one time multiply.
     """
 
     clients: tuple[ClientSpec, ...]
@@ -107,6 +130,13 @@ class Workload:
     warmup_s: float
     timing: Timing
     seed: int
+    slowdowns: tuple[Slowdown, ...] = ()
+
+    def speed_at(self, device: int, now_ns: int) -> float:
+        """What is left of a device's speed at an instant."""
+        now_s = now_ns / NS_PER_S
+        mine = (one for one in self.slowdowns if one.device == device and one.begin_s <= now_s < one.end_s)
+        return math.prod(one.speed for one in mine)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +154,7 @@ class WorkloadOptions:
         frame_scale: mean encoded size over Jellyfish's table (1: as large as its worst case; ordinary footage is 0.4).
         churn_per_min: clients that leave, each replaced at once by a new one, per minute.
         timing: delays.
+        slowdowns: of devices.
     """
 
     clients: int = 4
@@ -136,6 +167,7 @@ class WorkloadOptions:
     frame_scale: float = 1.0
     churn_per_min: float = 0.0
     timing: Timing = Timing()
+    slowdowns: tuple[Slowdown, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("clients", "devices", "seconds", "frame_scale"):
@@ -148,6 +180,9 @@ class WorkloadOptions:
         for name in ("warmup_s", "churn_per_min"):
             if not getattr(self, name) >= 0:
                 raise ConfigError(f"'{name}' = {getattr(self, name)}; it must not be negative")
+        for one in self.slowdowns:
+            if one.device >= self.devices:
+                raise ConfigError(f"{one}: there are {self.devices} devices, counted from 0")
 
 
 def draw(options: WorkloadOptions, trace: Trace, profile: Profile, seed: int) -> Workload:
@@ -166,6 +201,7 @@ def draw(options: WorkloadOptions, trace: Trace, profile: Profile, seed: int) ->
         warmup_s=options.warmup_s,
         timing=options.timing,
         seed=seed,
+        slowdowns=options.slowdowns,
     )
 
 

@@ -17,7 +17,7 @@ def simulate(*words: object) -> int:
 def test_trace_writes_every_run_a_table_and_a_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = simulate(
         "trace", "--trace", "wifi-good", "--clients", 2, "--seconds", 3, "--warmup", 1, "--seeds", 2,
-        "--fps", "12,29.97", "--policy", "best-uniform",
+        "--fps", "12,29.97", "--slow", "0@2-3=0.5", "--policy", "best-uniform",
         "--dispatcher", "edf-adaptive", "--dispatcher", "nexus", "--out", tmp_path,
     )  # fmt: skip
     assert code == 0
@@ -48,6 +48,11 @@ def test_trace_crosses_one_side_with_the_default_of_the_other(
     assert simulate("trace", *short, *words, "--out", tmp_path) == 0
     runs = [path.parent.parent.name for path in tmp_path.glob("wifi-good/*/seed-*/summary.json")]
     assert [run.removesuffix("+moonjelly") for run in runs] == [name]
+
+
+def test_a_slowdown_that_cannot_be_read_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate("trace", "--slow", "0@2-3", "--out", tmp_path) == 2
+    assert "'slow' = '0@2-3'; DEVICE@BEGIN-END=SPEED is expected" in capsys.readouterr().err
 
 
 def test_compare_with_one_instance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

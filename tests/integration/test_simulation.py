@@ -14,6 +14,7 @@ from moonjelly.reference import reference_profile
 from moonjelly.summary import Summary
 from moonjelly.telemetry import DispatchRow, FrameRow, PlanRow, ServerFrameRow, read_rows
 from moonjelly.types import Outcome
+from moonjelly.units import NS_PER_S
 from network_shaping.traces import Trace
 from simulation import compare, replay, study, timings
 from simulation.compare import ComparisonOptions, Size
@@ -21,7 +22,7 @@ from simulation.engine import Engine, RunRows
 from simulation.results import summary_of, write_run
 from simulation.systems import System, parse
 from simulation.timings import TimingOptions
-from simulation.workload import Workload, WorkloadOptions, draw
+from simulation.workload import Slowdown, Workload, WorkloadOptions, draw
 
 PROFILE = reference_profile(12)
 GOOD = Trace.uniform("good", [40e6])
@@ -73,6 +74,38 @@ def test_an_outage_costs_little_more_than_itself() -> None:
     late = [row.e2e_latency for row in rows.frames if row.outcome is Outcome.LATE and row.e2e_latency is not None]
     assert max(late, default=0.0) < 1000.0
     assert summary.lost > 0
+
+
+def test_devices_as_profiled_are_never_taken_for_slower() -> None:
+    believing = dataclasses.replace(OURS, measures_speed=False)
+    assert simulate(SMALL, OUTAGE, OURS)[1] == simulate(SMALL, OUTAGE, believing)[1]
+
+
+def test_a_slower_device_costs_accuracy_instead_of_frames() -> None:
+    """Half as fast for five seconds, then as before: from half a second after the change nothing is missed."""
+    slow = Slowdown(device=0, begin_s=5.0, end_s=10.0, speed=0.5)
+    options = WorkloadOptions(clients=8, devices=1, seconds=18.0, warmup_s=2.0, slowdowns=(slow,))
+    workload, rows, _ = simulate(options, GOOD, OURS)
+    believing = simulate(options, GOOD, dataclasses.replace(OURS, measures_speed=False))[1]
+
+    def figures(rows: RunRows, begin_s: float, end_s: float) -> tuple[float, float]:
+        """Misses and mean accuracy of the frames captured between two instants."""
+        captured = {spec.client_id: spec for spec in workload.clients}
+        inside = [
+            row
+            for row in rows.frames
+            if begin_s <= captured[row.client_id].captured_ns(row.frame_id) / NS_PER_S < end_s
+        ]
+        missed = sum(row.outcome is not Outcome.ON_TIME for row in inside)
+        return missed / len(inside), sum(row.accuracy for row in inside) / len(inside)
+
+    before, during, after = figures(rows, 2.0, 4.5), figures(rows, 5.5, 10.0), figures(rows, 16.0, 20.0)
+    assert before[0] == during[0] == after[0] == 0.0
+    assert during[1] < 0.95 * before[1]
+    assert after[1] == pytest.approx(before[1], rel=0.01)
+    assert figures(believing, 5.5, 10.0)[0] > 0.3
+    assert "speed" in {row.trigger for row in rows.plans}
+    assert {row.speed for row in rows.dispatches} >= {1.0, 0.9, 0.531}
 
 
 def test_overload_rejects_by_name_and_serves_the_rest() -> None:

@@ -58,7 +58,15 @@ def test_three_stalls_in_a_row_are_forgotten_within_seconds() -> None:
     assert slowed(4.0, 1.0, state).speed == 1.0
 
 
-@pytest.mark.parametrize("profiled_ms", [2, 5, 20])
+@pytest.mark.parametrize("profiled_ms", [20, 40, 80])
+def test_half_the_speed_shows_after_four_long_batches(profiled_ms: int) -> None:
+    profiled_ns = profiled_ms * NS_PER_MS
+    state = slowed(5.0, 1.0, profiled_ns=profiled_ns)
+    assert run(state, [2 * profiled_ns] * 3, profiled_ns).speed > 0.66
+    assert run(state, [2 * profiled_ns] * 4, profiled_ns).speed < 0.54
+
+
+@pytest.mark.parametrize("profiled_ms", [2, 5])
 def test_half_the_speed_shows_within_six_tenths_of_a_second_of_work(profiled_ms: int) -> None:
     profiled_ns = profiled_ms * NS_PER_MS
     state = slowed(5.0, 1.0, profiled_ns=profiled_ns)
@@ -96,14 +104,14 @@ def test_an_idle_device_is_forgotten_slowly() -> None:
 
 def test_an_idle_device_says_when_it_is_to_be_looked_at_again() -> None:
     state = slowed(3.0, 2.0)
-    looked = 0
+    steps, looked = state.steps, 0
     while (due_ns := state.recovers_ns) is not None:
         assert recovered(state, due_ns - NS_PER_MS).speed == state.speed
         later = recovered(state, due_ns)
         assert later.speed > state.speed
         state, looked = later, looked + 1
     assert state.speed == 1.0
-    assert looked == 6
+    assert looked == steps
 
 
 def test_low_load_is_enough_to_hold_the_estimate() -> None:

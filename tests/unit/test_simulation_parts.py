@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from moonjelly.dispatching import Run
 from moonjelly.errors import ConfigError
 from moonjelly.reference import reference_profile
 from moonjelly.units import NS_PER_MS, NS_PER_S
@@ -15,7 +16,7 @@ from simulation.device import InferenceTimes
 from simulation.events import Agenda, Left
 from simulation.timings import TimingOptions
 from simulation.uplink import PAYLOAD_SHARE, Uplink
-from simulation.workload import WorkloadOptions, draw
+from simulation.workload import Slowdown, WorkloadOptions, draw
 
 STEADY = Trace.uniform("steady", [8e6])
 PROFILE = reference_profile(8)
@@ -114,9 +115,27 @@ class TestSystems:
             systems.parse("a+b+c+d")
 
 
+class TestSlowdowns:
+    def test_those_of_one_device_multiply_while_they_last(self) -> None:
+        options = WorkloadOptions(slowdowns=(Slowdown(0, 1.0, 3.0, 0.5), Slowdown(0, 2.0, 4.0, 0.5)))
+        workload = draw(options, Trace.uniform("good", [40e6]), reference_profile(2), seed=1)
+        speeds = [workload.speed_at(0, round(at_s * NS_PER_S)) for at_s in (0.0, 1.0, 2.5, 3.0, 4.0)]
+        assert speeds == [1.0, 0.5, 0.25, 0.5, 1.0]
+        assert workload.speed_at(1, 2 * NS_PER_S) == 1.0
+
+    @pytest.mark.parametrize("wrong", [(-1, 0.0, 1.0, 0.5), (0, 2.0, 1.0, 0.5), (0, 0.0, 1.0, 0.0), (0, 0.0, 1.0, 2.0)])
+    def test_an_impossible_one_says_what_is_allowed(self, wrong: tuple[int, float, float, float]) -> None:
+        with pytest.raises(ConfigError, match="a begin before its end, and a speed in"):
+            Slowdown(*wrong)
+
+    def test_one_of_a_device_that_there_is_not(self) -> None:
+        with pytest.raises(ConfigError, match="there are 2 devices, counted from 0"):
+            WorkloadOptions(slowdowns=(Slowdown(2, 0.0, 1.0, 0.5),))
+
+
 def test_inference_times_stay_below_the_profile() -> None:
-    times = InferenceTimes(np.random.default_rng(1), low=0.9)
-    drawn = [times.draw_ns(1_000_000) for _ in range(3000)]
+    times = InferenceTimes(np.random.default_rng(1), ((1_000_000,),), lambda now_ns: 1.0, low=0.9)
+    drawn = [times.draw_ns(Run((), 0, 1), 0) for _ in range(3000)]
     assert 900_000 <= min(drawn) < 905_000
     assert 995_000 < max(drawn) <= 1_000_000
 

@@ -29,6 +29,7 @@ class DevicePlan:
         fallbacks: variants that are loaded too and faster than the planned one, the most accurate first.
         alone_ns: the soonest that any loaded variant answers a single frame.
         resident: variants that are loaded and may run at once, the planned one among them; ascending.
+        speed: factor on the profile that ``latency_ns`` counts with.
     """
 
     variant: int
@@ -39,6 +40,7 @@ class DevicePlan:
     fallbacks: tuple[int, ...]
     alone_ns: int
     resident: tuple[int, ...]
+    speed: float = 1.0
 
     @staticmethod
     def of(
@@ -69,7 +71,9 @@ class DevicePlan:
         fallbacks = tuple(sorted(faster, key=lambda other: (-profile.accuracy[other], latency_ns[other][0])))
         alone_ns = min(latency_ns[other][0] for other in (variant, *fallbacks))
         loaded = tuple(sorted({variant, *resident}))
-        return DevicePlan(variant, batch, latency_ns, profile.accuracy, max(batch, useful), fallbacks, alone_ns, loaded)
+        return DevicePlan(
+            variant, batch, latency_ns, profile.accuracy, max(batch, useful), fallbacks, alone_ns, loaded, speed
+        )
 
     @property
     def active_ns(self) -> tuple[int, ...]:

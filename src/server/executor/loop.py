@@ -223,7 +223,7 @@ class ExecutorLoop:
                 planned_batch=self._plan.batch,
                 queue=waiting,
                 head_slack_ms=slack_ms,
-                speed=self._speed,
+                speed=self._plan.speed,
                 decided_ns=now_ns,
                 started_ns=started_ns,
                 ended_ns=ended_ns,
@@ -267,18 +267,13 @@ class ExecutorLoop:
 
     # -- speed --------------------------------------------------------------------------------------------------------
 
-    @property
-    def _speed(self) -> float:
-        """Factor on the profiles that decisions count with."""
-        return self._configured_speed * self._measured.speed
-
     def _rate(self, measured: DeviceSpeed) -> None:
         """Decide with this speed from now on."""
         changed = measured.steps != self._measured.steps
         self._measured = measured
         if changed:
             self._plan = self._device_plan(self.active)
-            self._send(ipc.Speed(self._device, self._speed))
+            self._send(ipc.Speed(self._device, self._plan.speed))
 
     # -- answers ------------------------------------------------------------------------------------------------------
 
@@ -302,7 +297,7 @@ class ExecutorLoop:
             planned_batch=self._plan.batch if running else 1,
             queue=queue,
             head_slack_ms=head_slack_ms,
-            speed=self._speed,
+            speed=self._plan.speed,
             decided_ns=decided_ns,
             started_ns=decided_ns,
             ended_ns=decided_ns,
@@ -324,7 +319,8 @@ class ExecutorLoop:
         profile = self._profiles[serve.group]
         loaded = self._executor.resident()
         resident = [index for index, name in enumerate(self._names[serve.group]) if name in loaded]
-        return DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), self._speed, resident)
+        speed = self._configured_speed * self._measured.speed
+        return DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), speed, resident)
 
 
 def _give_up_ns(frame: QueuedFrame) -> int:
