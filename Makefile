@@ -1,7 +1,7 @@
 python := .venv/bin/python
 bin := .venv/bin
 
-.PHONY: check static format format-check lint types imports proto proto-check unit
+.PHONY: check static format format-check lint types imports proto proto-check unit lock
 
 check: ## the one definition of clean; under a minute
 	@$(MAKE) --no-print-directory -j2 static unit
@@ -28,6 +28,17 @@ proto: ## regenerate the stubs
 
 proto-check:
 	@protos/generate_proto.sh --check
+
+pin = uv pip compile --quiet --universal --python-version 3.10 --no-annotate --no-header --no-emit-index-url
+# torch's accelerator packages follow from torch, so that a CPU build brings none; Windows is no platform of ours.
+ours = grep -vE '^(nvidia-|cuda-|triton)|win32' .pins | LC_ALL=C sort
+
+lock: ## pin what requirements*.in name; what is pinned already stays where it can
+	@cp requirements.txt .pins && $(pin) requirements.in --output-file .pins
+	@{ head -n 1 requirements.txt; $(ours); } > .pins.new && mv .pins.new requirements.txt
+	@cat requirements-dev.txt >> .pins && $(pin) requirements-dev.in --output-file .pins
+	@{ head -n 2 requirements-dev.txt; $(ours) | grep -vxFf requirements.txt; } > .pins.new && mv .pins.new requirements-dev.txt
+	@rm .pins
 
 unit:
 	@$(python) -m pytest -q tests/unit
