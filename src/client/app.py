@@ -66,8 +66,11 @@ def client(  # noqa: D103 - typer shows the help above
     options = load(ClientOptions, file=config, environment=os.environ, prefix=ENVIRONMENT_PREFIX, overrides=given)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     descriptors = Descriptors(ready_fd, start_fd, status_fd, lifeline_fd)
-    with Console(stderr=True).status(f"connecting to {options.server}") as status:
-        start = _run_fleet if options.clients > 1 else process.run
+    start = _run_fleet if options.clients > 1 else process.run
+    console = Console(stderr=True)
+    if not console.is_terminal:  # nobody watches: spare the thread that would redraw a dozen times a second
+        raise typer.Exit(start(options, descriptors, lambda _: None))
+    with console.status(f"connecting to {options.server}") as status:
         result = start(options, descriptors, status.update)
     raise typer.Exit(result)
 

@@ -19,7 +19,7 @@ from client.encoding import EncodedOnce, FrameEncoder, LiveEncoder, Padded
 from client.feed import Feed, LiveFeed, RecordedFeed
 from client.pacing import Schedule, tick_count
 from client.progress import LineWriter, Progress, Show, progress_line
-from client.records import Records
+from client.records import WRITE_EVERY_S, Records
 from client.sources import InMemory, Picture, Recording, is_live, open_live, open_recording
 from client.stopping import StopRequest, at_end_of
 from client.streamer import Streamer
@@ -132,12 +132,16 @@ class _Process:
             self._write_settings(client, fps)
             await self._announce(client)
             schedule = self._schedule(feed, fps)
-            ticker = asyncio.create_task(self._tell(client, records, progress, schedule))
+            tasks = (
+                asyncio.create_task(self._tell(client, records, progress, schedule)),
+                asyncio.create_task(_keep_writing(records)),
+            )
             try:
                 await Streamer(client, feed, encoder, records, progress, self._clock).run(schedule, self._stop)
             finally:
-                ticker.cancel()
-                await asyncio.gather(ticker, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 records.second(progress.second(self._clock.now_ns()))
         finally:
             encoder.close()
@@ -223,6 +227,12 @@ def _open(options: ClientOptions, camera: Camera) -> tuple[Recording | None, Fee
         recording = InMemory(recording, options.pre_encoded)
     fps = camera.fps or recording.rate_fps or PICTURE_RATE_FPS
     return recording, RecordedFeed(recording, fps), fps
+
+
+async def _keep_writing(records: Records) -> None:
+    while True:
+        await asyncio.sleep(WRITE_EVERY_S)
+        records.write()
 
 
 async def _warm(client: AsyncClient, feed: Feed, encoder: FrameEncoder) -> None:

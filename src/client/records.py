@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from moonjelly.detection.coco import CocoImage, to_results
 from moonjelly.sdk import FrameResult
 from moonjelly.telemetry import CsvLog, FpsRow, FrameRow
 from moonjelly.types import Outcome
+
+WRITE_EVERY_S = 0.1
 
 
 def frame_row(client_id: int, slo_ms: float, result: FrameResult, source_frame: int | None) -> FrameRow:
@@ -45,6 +48,9 @@ def frame_row(client_id: int, slo_ms: float, result: FrameResult, source_frame: 
     )
 
 
+_compact = json.JSONEncoder(separators=(",", ":")).encode
+
+
 class JsonArrayFile:
     """Appends to a JSON array that is complete after every call, so that a killed process leaves a valid file."""
 
@@ -57,7 +63,7 @@ class JsonArrayFile:
         """Append, one object per line."""
         if not objects:
             return
-        text = ",\n".join(json.dumps(one, separators=(",", ":")) for one in objects)
+        text = ",\n".join(map(_compact, objects))
         lead = "" if self._empty else ",\n"
         data = (lead + text).encode()
         start = self._end if self._empty else self._end - 1  # the comma goes where the last object's line ended
@@ -70,8 +76,18 @@ class JsonArrayFile:
         os.close(self._file)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Ended:
+    result: FrameResult
+    source_frame: int | None
+    size: tuple[int, int] | None
+
+
 class Records:
     """The files of one client under ``directory``.
+
+    Frames are written together by :meth:`write`, which whoever owns the records calls every :data:`WRITE_EVERY_S`: that
+    is what a killed process loses.
 
     Detections are COCO results with ``bbox`` in pixels of the source's frame; ``image_id`` is the frame's number in its
     source and ``category_id`` the class's index in the zoo; ``frame_id`` is not COCO's: it tells the passes of a
@@ -92,21 +108,48 @@ class Records:
         self._frames = CsvLog(directory / "frame_stats.csv", FrameRow)
         self._seconds = CsvLog(directory / "fps.csv", FpsRow)
         self._detections = JsonArrayFile(directory / "detections.json")
+        self._unwritten: list[_Ended] = []
+        self._fault: OSError | None = None
 
     def frame(self, result: FrameResult, source_frame: int | None, size: tuple[int, int] | None) -> None:
-        """Log one ended frame; ``size`` is the source frame's width and height in pixels, if there was one."""
-        self._frames.write(frame_row(self._client_id, self._slo_ms, result, source_frame))
-        if result.outcome is Outcome.ON_TIME and source_frame is not None and size is not None:
-            image = CocoImage(source_frame, "", *size)
-            boxes = to_results(image, result.detections, self._category_ids)
-            self._detections.extend([{"frame_id": result.frame_id, **box} for box in boxes])
+        """Log one ended frame; ``size`` is the source frame's width and height in pixels, if there was one.
+
+        Raises:
+            OSError: rows before it could not be written.
+        """
+        if self._fault is not None:
+            raise self._fault
+        self._unwritten.append(_Ended(result, source_frame, size))
 
     def second(self, row: FpsRow) -> None:
         """Log one second."""
         self._seconds.write(row)
 
     def close(self) -> None:
-        """Close the files."""
-        self._frames.close()
-        self._seconds.close()
-        self._detections.close()
+        """Write what is left and close the files."""
+        try:
+            self._write()
+        finally:
+            self._frames.close()
+            self._seconds.close()
+            self._detections.close()
+
+    def write(self) -> None:
+        """Write the frames that have ended; what hinders it is the next :meth:`frame`'s error."""
+        try:
+            self._write()
+        except OSError as fault:
+            self._fault = fault
+
+    def _write(self) -> None:
+        ended, self._unwritten = self._unwritten, []
+        self._frames.write_all(frame_row(self._client_id, self._slo_ms, one.result, one.source_frame) for one in ended)
+        self._detections.extend([box for one in ended for box in self._boxes(one)])
+
+    def _boxes(self, ended: _Ended) -> Iterator[dict[str, Any]]:
+        result = ended.result
+        if result.outcome is not Outcome.ON_TIME or ended.source_frame is None or ended.size is None:
+            return
+        image = CocoImage(ended.source_frame, "", *ended.size)
+        for box in to_results(image, result.detections, self._category_ids):
+            yield {"frame_id": result.frame_id, **box}

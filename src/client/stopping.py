@@ -13,6 +13,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.event = asyncio.Event()
+        self._sleeper: asyncio.Future[None] | None = None
         self._signal: int | None = None
 
     @property
@@ -26,7 +27,7 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
         if lifeline is not None:
-            at_end_of(lifeline, self.event.set)
+            at_end_of(lifeline, self.request)
 
     async def before(self, work: Awaitable[object]) -> bool:
         """Do ``work`` unless told to stop first, which cancels it; whether it was done."""
@@ -43,15 +44,30 @@ class StopRequest:
     async def within(self, seconds: float) -> bool:
         """Whether it is, or within ``seconds`` becomes, time to stop."""
         if seconds > 0.0 and not self.event.is_set():
+            # Every frame waits here: a timer and a future, instead of the task that wait_for() makes of an event.
+            loop = asyncio.get_running_loop()
+            self._sleeper = loop.create_future()
+            timer = loop.call_later(seconds, _wake, self._sleeper)
             try:
-                await asyncio.wait_for(self.event.wait(), seconds)
-            except asyncio.TimeoutError:
-                return False
+                await self._sleeper
+            finally:
+                timer.cancel()
         return self.event.is_set()
+
+    def request(self) -> None:
+        """Stop."""
+        self.event.set()
+        if self._sleeper is not None:
+            _wake(self._sleeper)
 
     def _on_signal(self, number: int) -> None:
         self._signal = number
-        self.event.set()
+        self.request()
+
+
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
 
 
 def at_end_of(descriptor: int, act: Callable[[], None], *, line_suffices: bool = False) -> None:

@@ -13,6 +13,7 @@ import json
 import types
 import typing
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
@@ -193,6 +194,7 @@ class CsvLog(Generic[Row]):
     def __init__(self, path: Path, row_type: type[Row], *, resumed: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._columns = columns(row_type)
+        self._values = attrgetter(*self._columns)
         lines = _keep_whole_lines(path) if resumed and path.exists() else 0
         self._file: TextIO = path.open("a" if lines else "w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
@@ -208,7 +210,7 @@ class CsvLog(Generic[Row]):
     def write_all(self, rows: Iterable[Row]) -> None:
         """Append rows and flush once."""
         for row in rows:
-            self._writer.writerow([_cell(getattr(row, column)) for column in self._columns])
+            self._writer.writerow([_cell(value) for value in self._values(row)])
             self.rows += 1
         self._file.flush()
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 from moonjelly.network.exchange import Exchange
 from moonjelly.network.round_trip import RoundTripState
@@ -70,9 +71,9 @@ class _Filter:
     surprisal: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BandwidthState:
-    """Estimate of one uplink. Made by :func:`observe`.
+    """Estimate of one uplink. Made by :func:`observe`; what it amounts to is asked for many times, and kept.
 
     Attributes:
         filters: one per entry of ``BUCKET_BYTES``.
@@ -86,21 +87,22 @@ class BandwidthState:
     updated: ClientInstant
     demand_bps: float
 
-    @property
+    @cached_property
     def bandwidth_bps(self) -> float:
         """The estimate: never below what the link has just carried."""
-        return math.exp(self._mean_and_variance()[0])
+        return math.exp(self._mean_and_variance[0])
 
-    @property
+    @cached_property
     def bucket_bytes(self) -> float:
         """Bytes that seem to pass at once after a pause."""
-        return sum(weight * item.bucket_bytes for weight, item in zip(self._weights(), self.filters, strict=True))
+        return sum(weight * item.bucket_bytes for weight, item in zip(self._weights, self.filters, strict=True))
 
     def deviation(self, now: ClientInstant) -> float:
         """Standard deviation of the natural logarithm of the rate, grown with the estimate's age."""
         age_s = max(0, now - self.updated) / NS_PER_S
-        return math.sqrt(min(self._mean_and_variance()[1] + WALK_PER_S * age_s, STATIONARY_VARIANCE))
+        return math.sqrt(min(self._mean_and_variance[1] + WALK_PER_S * age_s, STATIONARY_VARIANCE))
 
+    @cached_property
     def _weights(self) -> list[float]:
         """How far each filter is to be believed: its likelihood times the prior, which prefers small buckets."""
         losses = [item.surprisal + _doubt(item.bucket_bytes) for item in self.filters]
@@ -109,9 +111,10 @@ class BandwidthState:
         total = sum(likelihoods)
         return [likelihood / total for likelihood in likelihoods]
 
+    @cached_property
     def _mean_and_variance(self) -> tuple[float, float]:
         """Of the log rate, over the filters: where they disagree and nothing tells them apart, that is uncertainty."""
-        weighted = list(zip(self._weights(), self.filters, strict=True))
+        weighted = list(zip(self._weights, self.filters, strict=True))
         mean = sum(weight * item.log_rate for weight, item in weighted)
         variance = sum(weight * (item.variance + (item.log_rate - mean) ** 2) for weight, item in weighted)
         return mean, variance

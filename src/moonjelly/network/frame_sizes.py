@@ -59,7 +59,7 @@ class FrameSizes:
     def expected_bytes(self, input_size: int, quality: int = DEFAULT_QUALITY) -> float:
         """Expected encoded size of a frame of ``input_size`` x ``input_size`` pixels."""
         return math.exp(
-            math.log(prior_bytes(input_size, quality))
+            _log_prior(input_size, quality)
             + self.content
             + _nearest(self.by_size, input_size)
             + _nearest(self.by_quality, quality)
@@ -76,6 +76,11 @@ def prior_bytes(input_size: int, quality: int = DEFAULT_QUALITY) -> float:
     ratio = float(np.interp(input_size, list(COMPRESSION_RATIO), list(COMPRESSION_RATIO.values())))
     factor = float(np.interp(quality, list(_QUALITY_FACTOR), list(_QUALITY_FACTOR.values())))
     return 3.0 * input_size * input_size / ratio * factor
+
+
+@lru_cache(maxsize=1024)
+def _log_prior(input_size: int, quality: int) -> float:
+    return math.log(prior_bytes(input_size, quality))
 
 
 def observe(sizes: FrameSizes, input_size: int, quality: int, encoded_bytes: int) -> FrameSizes:
@@ -110,6 +115,8 @@ def _corrected(table: Mapping[int, float], key: int, known: float, new: float) -
 
 
 def _nearest(table: Mapping[int, float], key: int) -> float:
+    if key in table:
+        return table[key]
     if not table:
         return 0.0
     return table[min(table, key=lambda known: abs(known - key))]
