@@ -6,7 +6,7 @@ import simplejpeg
 
 from moonjelly.errors import FrameError
 from moonjelly.sdk.backoff import Backoff
-from moonjelly.sdk.encoding import encode
+from moonjelly.sdk.encoding import encode, squash
 from moonjelly.sdk.results import FrameResult
 from moonjelly.sdk.statistics import Tally
 from moonjelly.types import Detections, Outcome
@@ -78,3 +78,15 @@ def test_encoding_squashes_to_the_square(shape: tuple[int, int]) -> None:
 def test_what_is_no_picture(picture: np.ndarray, text: str) -> None:
     with pytest.raises(FrameError, match=text):
         encode(picture, 32, 0, 90)
+
+
+@pytest.mark.parametrize(("height", "width", "size"), [(64, 64, 16), (130, 260, 33), (9, 7, 32), (360, 640, 352)])
+def test_a_picture_is_stretched_to_the_square_without_changing_its_colour(height: int, width: int, size: int) -> None:
+    grey = np.full((height, width, 3), (10, 120, 250), np.uint8)
+    np.testing.assert_array_equal(squash(grey, size), np.full((size, size, 3), (10, 120, 250), np.uint8))
+
+
+def test_fine_detail_of_a_large_picture_is_averaged_not_skipped() -> None:
+    stripes = np.zeros((256, 256, 3), np.uint8)
+    stripes[:, ::2] = 200
+    np.testing.assert_array_equal(squash(stripes, 32), np.full((32, 32, 3), 100, np.uint8))
