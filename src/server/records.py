@@ -13,7 +13,7 @@ from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
 from moonjelly.types import Outcome
 from moonjelly.units import ns_to_ms
 
-_RESULT_BYTES = 60
+RESULT_BYTES = 60
 """Size of a result on the wire without its boxes."""
 
 
@@ -63,7 +63,7 @@ class FrameRecord(msgspec.Struct, frozen=True, array_like=True):
             client_bw=self.reported_bps,
             estimated_bw=self.planned_bps,
             request_size=self.size_bytes,
-            response_size=_RESULT_BYTES + self.boxes_bytes,
+            response_size=RESULT_BYTES + self.boxes_bytes,
             scheduler_run_count=self.plan_version,
             used_model=self.variant,
             gpu_number=self.device,

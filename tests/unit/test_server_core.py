@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from moonjelly.network import DEFAULT_RESPONSE_BYTES
 from moonjelly.planning import create_policy
 from moonjelly.planning.cadence import MIN_INTERVAL_NS
 from moonjelly.profiles import Profile
@@ -23,6 +24,7 @@ from server.core.frames import WATCH_GRACE_NS
 from server.core.placement import Rules
 from server.core.planner import PLANNER_PATIENCE_NS
 from server.core.settings import Settings
+from server.records import RESULT_BYTES
 from server.report import summarise
 
 LATENCY_MS = (5.0, 10.0, 20.0)
@@ -353,6 +355,21 @@ class TestFrames:
         assert world.core.plans == runs + 1
         world.plan()
         assert world.rows(PlanRow)[-1].trigger == "bandwidth"
+
+    def test_the_measured_size_of_answers_is_planned_with(self, world: World) -> None:
+        budgets = []
+        for frame_id in range(1, 60):
+            world.frame(1, frame_id, bandwidth_bps=1e6)
+            world.finish(world.all(ev.SubmitFrame)[-1])
+            world.pass_ms(500)
+            world.plan()
+            (client,) = world.all(ev.AskPlanner)[-1].request.problem.clients
+            budgets.append(client.budget_ms[0])
+        session = world.core.sessions.get(1)
+        assert session is not None
+        assert session.response_bytes == pytest.approx(RESULT_BYTES + len(b"box"), rel=0.05)
+        saved_ms = (DEFAULT_RESPONSE_BYTES - RESULT_BYTES) * 8 / 1e6 * 1000
+        assert budgets[-1] - budgets[0] > 0.8 * saved_ms
 
     def test_pings_are_answered_with_their_reception(self, world: World) -> None:
         world.emit(ev.PingReceived(1, messages.Ping(ClientInstant(42)), START_NS - 5))

@@ -10,7 +10,14 @@ from moonjelly.network.exchange import Exchange
 from moonjelly.network.frame_sizes import DEFAULT_QUALITY, FrameSizes, prior_bytes
 from moonjelly.network.frame_sizes import observe as observe_size
 from moonjelly.network.link import LinkEstimate, LinkState, estimate, observe
-from moonjelly.network.transfer import DEFAULT_RESPONSE_BYTES, INITIAL_BANDWIDTH_BPS, answer_by_ns, budgets, network_ms
+from moonjelly.network.transfer import (
+    DEFAULT_RESPONSE_BYTES,
+    INITIAL_BANDWIDTH_BPS,
+    answer_by_ns,
+    budgets,
+    network_ms,
+    observe_response,
+)
 
 __all__ = [
     "DEFAULT_QUALITY",
@@ -29,6 +36,7 @@ __all__ = [
     "estimate",
     "network_ms",
     "observe",
+    "observe_response",
     "observe_size",
     "prior_bytes",
     "raw_bandwidth_bps",

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from moonjelly.units import ServerInstant, ms_to_ns, transfer_ms
 
 DEFAULT_RESPONSE_BYTES = 600
-"""A result with a dozen typed boxes."""
+"""A result with a dozen typed boxes: what is taken of a client that has had none."""
+_RESPONSE_WEIGHT = 0.1
+"""Of the newest answer: scenes change slower than results come."""
 INITIAL_BANDWIDTH_BPS = 8_000_000.0
 """Assumed of a client that has not reported any: a mediocre LTE uplink."""
 UNKNOWN_DOWNLINK_MS = 1.0
@@ -21,6 +23,11 @@ def network_ms(size_bytes: float, bandwidth_bps: float, rtt_ms: float, response_
     Infinite on a dead link.
     """
     return transfer_ms(size_bytes + response_bytes, bandwidth_bps) + rtt_ms
+
+
+def observe_response(expected_bytes: float, size_bytes: int) -> float:
+    """What an answer to a client is expected to weigh, after one of ``size_bytes``."""
+    return expected_bytes + _RESPONSE_WEIGHT * (size_bytes - expected_bytes)
 
 
 def budgets(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moonjelly.adaptation import next_variant
+from moonjelly.network import observe_response
 from moonjelly.placement import link_fell
 from moonjelly.rpc import messages
 from moonjelly.types import Detections, Outcome
@@ -15,6 +16,7 @@ from server.core.rows import dispatch_record, frame_record, stage_times
 from server.core.sessions import Session
 from server.core.state import State
 from server.core.streams import Streams
+from server.records import RESULT_BYTES
 
 _NO_TIMES = messages.StageTimes()
 _NO_BOXES = Detections.empty()
@@ -90,6 +92,8 @@ class Answers:
             return  # its time to live is over
         session.outstanding -= 1
         session.statistics.count(outcome)
+        if packed is not _NOTHING:
+            session.response_bytes = observe_response(session.response_bytes, RESULT_BYTES + len(packed.data))
         result = messages.Result(
             frame_id=pending.frame_id,
             outcome=outcome,

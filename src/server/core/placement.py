@@ -43,7 +43,7 @@ def own_ms(devices: Iterable[DeviceState]) -> float:
 def budget_of(session: Session, input_sizes: tuple[int, ...], rate_bps: float, own_ms: float) -> tuple[float, ...]:
     """Per variant, what is left of the client's deadline for waiting and inference."""
     frame_bytes = session.sizes.of_variants(input_sizes)
-    return budgets(session.slo_ms, session.fps, frame_bytes, rate_bps, session.rtt_ms, own_ms)
+    return budgets(session.slo_ms, session.fps, frame_bytes, rate_bps, session.rtt_ms, own_ms, session.response_bytes)
 
 
 def problem_of(

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from moonjelly.errors import ConfigError, ProtocolError, SessionError
-from moonjelly.network import FrameSizes
+from moonjelly.network import DEFAULT_RESPONSE_BYTES, FrameSizes
 from moonjelly.placement import Place
 from moonjelly.rpc import messages
 from moonjelly.types import Outcome
@@ -64,6 +64,7 @@ class Session:
         planned_bandwidth_bps: what its place in the plan was computed with.
         rtt_ms: as it reported last.
         sizes: what its frames weigh.
+        response_bytes: what an answer to it weighs.
         place: what it has of the plan.
         plan: what it was told of that.
         undelivered: results that ended while it was lost.
@@ -89,6 +90,7 @@ class Session:
     learnt_ns: int = 0
     snapshot_bandwidth_bps: float = 0.0
     planned_bandwidth_bps: float = 0.0
+    response_bytes: float = DEFAULT_RESPONSE_BYTES
     sizes: FrameSizes = field(default_factory=FrameSizes)
     undelivered: deque[messages.Result] = field(default_factory=lambda: deque(maxlen=_UNDELIVERED))
 
