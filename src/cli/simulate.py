@@ -28,6 +28,7 @@ from moonjelly.reference import reference_profile
 from moonjelly.repository import load_zoo
 from moonjelly.summary import half_width_95
 from moonjelly.telemetry import SCHEMA_VERSION, CsvLog
+from moonjelly.types import DEFAULT_GROUP
 from plots import accuracy_misses, planning_time, policy_optimum, style
 from simulation import compare as comparing
 from simulation import replay as replaying
@@ -54,6 +55,7 @@ DEFAULT_POLICIES = ["multiset", "sa-dp"]
 DEFAULT_TRACES = ["lte-city"]
 DEFAULT_SYSTEMS = ["multiset+edf-adaptive", "sa-dp+jellyfish-fifo+jellyfish"]
 NONE: list[str] = []
+SERVED = ["synthetic"]
 
 COMPARE_SIZES = tuple(Size(devices, devices * each) for devices in (2, 4) for each in (4, 6, 8))
 TIMING_SIZES = tuple(Size(devices, devices * each) for devices in (2, 4, 8, 16, 64) for each in (4, 6, 8, 10, 16))
@@ -235,7 +237,9 @@ def trace(
 def replay(
     run: Annotated[Path, typer.Argument(help="folder of a run, or of its server's logs")],
     dispatcher: Annotated[str, typer.Option(help="that the server used")] = dispatching.DEFAULT,
-    zoo: ZooName = "synthetic",
+    zoo: Annotated[
+        list[str], typer.Option(help="that the server served; GROUP=ZOO for each group of several")
+    ] = SERVED,
     kind: Kind = "",
     seed: Seed = 0,
     out: Out = Path("logs/simulation/replay"),
@@ -246,11 +250,14 @@ def replay(
     """
     folder = run / "logs" / "server" if (run / "logs" / "server").is_dir() else run
     recording = replaying.read_recording(folder)
-    profile = _profile(zoo, kind) or reference_profile(max_batch=12)
-    typical = _profile(zoo, kind, percentile=50.0) or profile
-    agreement = replaying.ask_again(recording, profile, dispatcher)
+    zoos = {
+        group if place else DEFAULT_GROUP: place or group for group, _, place in (one.partition("=") for one in zoo)
+    }
+    profiles = {group: _profile(one, kind) or reference_profile(max_batch=12) for group, one in zoos.items()}
+    typical = [_typical_share(profiles[group], _profile(one, kind, percentile=50.0)) for group, one in zoos.items()]
+    agreement = replaying.ask_again(recording, profiles, dispatcher)
     measured = replaying.measured(recording)
-    predicted = replaying.predicted(recording, profile, dispatcher, _typical_share(profile, typical), seed)
+    predicted = replaying.predicted(recording, profiles, dispatcher, float(np.mean(typical)), seed)
     shown = _table(
         "queue to answer, ms", ("", "frames run", *(f"p{each}" for each in replaying.PERCENTILES), "dropped")
     )
@@ -331,7 +338,9 @@ def _profile(zoo: str, kind: str, percentile: float = 99.0) -> Profile | None:
     return found.profile(kind or found.kinds()[0], ProfileOptions(percentile=percentile))
 
 
-def _typical_share(profile: Profile, typical: Profile) -> float:
+def _typical_share(profile: Profile, typical: Profile | None) -> float:
+    if typical is None:
+        return 1.0
     pairs = zip(np.ravel(typical.latency_ms), np.ravel(profile.latency_ms), strict=True)
     return float(np.mean([middle / high for middle, high in pairs]))
 

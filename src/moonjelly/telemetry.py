@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
 from moonjelly.errors import SchemaError
-from moonjelly.types import Outcome
+from moonjelly.types import DEFAULT_GROUP, Outcome
 
 SCHEMA_VERSION = 1
 """Of the CSV files, ``summary.json`` and ``client.json``; grows when a reader of the old one would misread the new."""
@@ -104,6 +104,8 @@ class ServerFrameRow:
     """When it entered the queue, decoded; empty for a frame that never did."""
     deadline_ts: int | None = None
     """Latest instant at which its batch may end, as the dispatcher saw it."""
+    group: str = DEFAULT_GROUP
+    """Model group."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -134,6 +136,7 @@ class DispatchRow:
     gpu_number: int
     variant: str
     planned_batch: int
+    """0: no decision of the dispatcher; the plan runs another group than the frames', or their client has gone."""
     queue: int
     """Frames in the queue at the decision."""
     batch: int
@@ -148,6 +151,8 @@ class DispatchRow:
     """Loaded variants that the dispatcher could have chosen instead, separated by spaces."""
     speed: float = 1.0
     """Factor on the profile that the decision counted with."""
+    group: str = DEFAULT_GROUP
+    """Model group of the frames."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -154,6 +154,7 @@ class Batch(_Message, frozen=True):
         variant: index in the group's zoo of the one that ran.
         planned_variant: of the one that the plan runs here.
         fallbacks: variants that were loaded beside the planned one; the dispatcher may run a faster one.
+        planned_batch: of the plan; 0 for frames that were withdrawn without asking the dispatcher.
         queue: frames in the queue at the decision.
         head_slack_ms: to the earliest deadline at the decision.
         speed: factor on the profile that the decision counted with.

@@ -25,6 +25,7 @@ class FrameRecord(msgspec.Struct, frozen=True, array_like=True):
         reported_bps: the client's bandwidth as it reported last.
         planned_bps: that planning used.
         boxes_bytes: size of its boxes on the wire.
+        group: model group.
         variant: name of the one that answered it; empty if none ran.
         queued_ns: when it entered the executor's queue; ``None``: never.
         run_by_ns: latest instant at which its batch may end; 0: it went to no executor.
@@ -46,6 +47,7 @@ class FrameRecord(msgspec.Struct, frozen=True, array_like=True):
     reason: str
     queued_ns: int | None
     run_by_ns: int
+    group: str
 
     def row(self) -> ServerFrameRow:
         """For ``frame_stats.csv``."""
@@ -72,6 +74,7 @@ class FrameRecord(msgspec.Struct, frozen=True, array_like=True):
             reason=self.reason,
             queued_ts=self.queued_ns,
             deadline_ts=self.run_by_ns or None,
+            group=self.group,
         )
 
 
@@ -96,6 +99,7 @@ class DispatchRecord(msgspec.Struct, frozen=True, array_like=True):
     decided_ns: int
     started_ns: int
     ended_ns: int
+    group: str
 
     def row(self) -> DispatchRow:
         """For ``dispatch.csv``."""
@@ -112,6 +116,7 @@ class DispatchRecord(msgspec.Struct, frozen=True, array_like=True):
             planned_variant=self.names[self.planned_variant],
             fallbacks=" ".join(self.names[variant] for variant in self.fallbacks),
             speed=self.speed,
+            group=self.group,
         )
 
 

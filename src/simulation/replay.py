@@ -1,8 +1,9 @@
 """A recorded run through the same engine: the same decisions, and predicted against measured latency.
 
-First the decisions: the queue of each device is rebuilt from ``frame_stats.csv`` (when a frame entered, its deadline),
-and at each instant of ``dispatch.csv`` the dispatcher is asked again. Then the prediction: the recorded arrivals meet a
-simulated device that takes the profile's times, and the time from queue to answer is compared with what was measured.
+First the decisions: the queue of each device and group is rebuilt from ``frame_stats.csv`` (when a frame entered, its
+deadline), and at each instant of ``dispatch.csv`` the dispatcher is asked again. Frames that the plan or their client
+withdrew leave as recorded: no dispatcher was asked. Then the prediction: the recorded arrivals meet a simulated device
+that takes the profile's times, and the time from queue to answer is compared with what was measured.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from simulation.device import InferenceTimes, SimulatedDevice
 from simulation.events import Agenda, Frame
 
 PERCENTILES = (50, 90, 99)
+_ROUNDING_NS = (0, -1, 1)
+"""What the way through ms does to an instant."""
 
 
 class ReplayError(MoonjellyError):
@@ -95,7 +98,7 @@ def read_recording(folder: Path) -> Recording:
         decisions = list(read_rows(folder / "dispatch.csv", DispatchRow))
     except (OSError, ValueError) as fault:
         raise ReplayError(f"{folder} cannot be replayed: {fault}; give the folder of a server's logs") from None
-    queued = [row for row in frames if row.queued_ts is not None and row.deadline_ts is not None]
+    queued = [row for row in frames if row.queued_ts is not None and row.deadline_ts is not None and not _broken(row)]
     if not queued or not decisions:
         raise ReplayError(f"{folder} holds {len(queued)} queued frames and {len(decisions)} decisions: nothing to do")
     return Recording(
@@ -104,24 +107,24 @@ def read_recording(folder: Path) -> Recording:
     )
 
 
-def ask_again(recording: Recording, profile: Profile, dispatcher: str) -> Agreement:
+def ask_again(recording: Recording, profiles: Mapping[str, Profile], dispatcher: str) -> Agreement:
     """Take every recorded decision again.
 
     Args:
-        recording: of one model group.
-        profile: that the server's dispatcher worked with.
+        recording: of any number of model groups.
+        profiles: group to the profile that the server's dispatcher worked with.
         dispatcher: name.
 
     Raises:
-        ReplayError: the recording names a variant that the profile does not have.
+        ReplayError: the recording names a group or a variant without a profile.
     """
     mismatches: list[Mismatch] = []
+    plans = _plans_of(recording, profiles)
     for device in sorted({row.gpu_number for row in recording.decisions}):
         frames = [row for row in recording.frames if row.gpu_number == device]
         decisions = [row for row in recording.decisions if row.gpu_number == device]
-        plans = _Plans(profile)
         mismatches.extend(_ask_device(frames, decisions, plans, dispatching.create(dispatcher)))
-    return Agreement(len(recording.decisions), tuple(mismatches))
+    return Agreement(sum(row.planned_batch > 0 for row in recording.decisions), tuple(mismatches))
 
 
 def measured(recording: Recording) -> Distribution:
@@ -132,38 +135,51 @@ def measured(recording: Recording) -> Distribution:
     return _distribution(times, dropped)
 
 
-def predicted(recording: Recording, profile: Profile, dispatcher: str, typical_share: float, seed: int) -> Distribution:
+def predicted(
+    recording: Recording, profiles: Mapping[str, Profile], dispatcher: str, typical_share: float, seed: int
+) -> Distribution:
     """What a simulated device makes of the recorded arrivals.
 
+    A device that served several groups is simulated once per group, as if it had been free for that one alone.
+
     Args:
-        recording: of one model group.
-        profile: percentile that the dispatcher works with.
+        recording: of any number of model groups.
+        profiles: group to the percentile that the dispatcher works with.
         dispatcher: name.
         typical_share: median inference time over the profile's percentile.
         seed: of the inference times.
+
+    Raises:
+        ReplayError: the recording names a group or a variant without a profile.
     """
     tally = _Tally([])
-    for device in sorted({row.gpu_number for row in recording.decisions}):
+    plans = _plans_of(recording, profiles)
+    for device, group in sorted({(row.gpu_number, row.group) for row in recording.frames}):
+        frames = [row for row in recording.frames if (row.gpu_number, row.group) == (device, group)]
+        decisions = [row for row in recording.decisions if (row.gpu_number, row.group) == (device, group)]
+        withdrawn = _withdrawn(frames, decisions)
+        tally.dropped += len(withdrawn)
+        decisions = [row for row in decisions if row.planned_batch]
+        if not decisions:
+            continue
         agenda = Agenda()
-        plans = _Plans(profile)
-        decisions = [row for row in recording.decisions if row.gpu_number == device]
-
         simulated = SimulatedDevice(
             device,
             dispatching.create(dispatcher),
-            plans.of(decisions[0]),
+            plans[group].of(decisions[0]),
             InferenceTimes(
                 np.random.default_rng([seed, device]),
-                DevicePlan.of(profile, 0, 1).latency_ns,
+                DevicePlan.of(profiles[group], 0, 1).latency_ns,
                 partial(_recorded_speed, decisions),
                 max(0.0, 2.0 * typical_share - 1.0),
             ),
-            tuple(variant.name for variant in profile.variants),
+            tuple(variant.name for variant in profiles[group].variants),
             agenda,
             tally,
             lambda row: None,
         )
-        _run_device(simulated, [row for row in recording.frames if row.gpu_number == device], decisions, plans, agenda)
+        stayed = [row for key, row in enumerate(frames) if key not in withdrawn]
+        _run_device(simulated, stayed, decisions, plans[group], agenda)
     return _distribution(tally.times_ms, tally.dropped)
 
 
@@ -216,28 +232,68 @@ class _Plans:
         return self._profile.variants[index].name
 
 
+def _plans_of(recording: Recording, profiles: Mapping[str, Profile]) -> dict[str, _Plans]:
+    named = {row.group for row in recording.frames} | {row.group for row in recording.decisions}
+    for group in sorted(named):
+        if group not in profiles:
+            raise ReplayError(
+                f"the recording has frames of group '{group}'; there are profiles of {', '.join(profiles)}: "
+                "name the zoo of each group"
+            )
+    return {group: _Plans(profile) for group, profile in profiles.items()}
+
+
+def _broken(row: ServerFrameRow) -> bool:
+    """Whether the frame failed before it entered a queue."""
+    return row.outcome is Outcome.FAILED and not row.batch
+
+
+def _withdrawn(frames: Sequence[ServerFrameRow], decisions: Sequence[DispatchRow]) -> dict[int, int]:
+    """Index of each frame that left the queue without a decision, and when."""
+    instants = {(row.group, row.ts) for row in decisions if not row.planned_batch}
+    return {
+        key: left_ns
+        for key, row in enumerate(frames)
+        if row.outcome is Outcome.DROPPED and not row.batch
+        for left_ns in (_left_ns(row) + slip_ns for slip_ns in _ROUNDING_NS)
+        if (row.group, left_ns) in instants
+    }
+
+
 def _ask_device(
-    frames: Sequence[ServerFrameRow], decisions: Sequence[DispatchRow], plans: _Plans, dispatcher: Dispatcher
+    frames: Sequence[ServerFrameRow],
+    decisions: Sequence[DispatchRow],
+    plans: Mapping[str, _Plans],
+    dispatcher: Dispatcher,
 ) -> list[Mismatch]:
-    queue = DeadlineQueue()
+    queues = {group: DeadlineQueue() for group in plans}
     waiting: dict[int, ServerFrameRow] = {}
+    withdrawn = _withdrawn(frames, decisions)
     arrived = 0
     mismatches = []
     for row in decisions:
         while arrived < len(frames) and (frames[arrived].queued_ts or 0) <= row.ts:
             waiting[arrived] = frames[arrived]
-            queue.push(_queued(arrived, frames[arrived]))
+            queues[frames[arrived].group].push(_queued(arrived, frames[arrived]))
             arrived += 1
-        plan = plans.of(row)
-        decision = dispatcher.decide(row.ts, queue, plan, None)
+        queue = queues[row.group]
+        if not row.planned_batch:
+            gone = [key for key in waiting if withdrawn.get(key) == row.ts]
+            queue.take(_queued(key, waiting.pop(key)) for key in gone)
+            continue
+        decision = dispatcher.decide(row.ts, queue, plans[row.group].of(row), None)
         recorded = f"drop {row.dropped}" if row.dropped else f"run {row.batch} with {row.variant}"
-        replayed = _described(decision, plans)
+        replayed = _described(decision, plans[row.group])
         if recorded == replayed and isinstance(decision, Run | Drop) and len(queue) == row.queue:
             taken = [frame.key for frame in decision.frames]
         else:
             before, now = f"{recorded} of {row.queue}", f"{replayed} of {len(queue)}"
             mismatches.append(Mismatch(row.ts, row.gpu_number, before, now))
-            taken = [key for key, frame in waiting.items() if _left_ns(frame) <= row.ts + NS_PER_MS]
+            taken = [
+                key
+                for key, frame in waiting.items()
+                if frame.group == row.group and _left_ns(frame) <= row.ts + NS_PER_MS
+            ]
         queue.take(_queued(key, waiting.pop(key)) for key in taken)
         if isinstance(decision, Run):
             dispatcher.finished(row.ts + ms_to_ns(row.infer_ms), decision.frames)

@@ -9,18 +9,18 @@ import pytest
 
 from moonjelly import dispatching
 from moonjelly.repository import load_zoo
-from moonjelly.types import Outcome
+from moonjelly.types import DEFAULT_GROUP, Outcome
 from simulation import replay
-from tests.support.serving import jpeg, running_server, welcomed
+from tests.support.serving import jpeg, running_server, welcomed, write_zoo
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 PICTURE = jpeg(64)
 FRAMES = 39
 
 
-async def stream(port: int, number: int) -> list[Outcome]:
+async def stream(port: int, number: int, group: str = DEFAULT_GROUP) -> list[Outcome]:
     """Three frames at a time."""
-    async with welcomed(port, name=f"camera {number}", slo_ms=400.0 + 100.0 * number) as client:
+    async with welcomed(port, name=f"camera {number}", slo_ms=400.0 + 100.0 * number, group=group) as client:
         await client.placed()
         outcomes = []
         for first in range(1, FRAMES + 1, 3):
@@ -38,11 +38,34 @@ async def test_a_live_servers_decisions_come_out_the_same(tmp_path: Path) -> Non
     recording = replay.read_recording(tmp_path / "server")
     assert len(recording.frames) > 3 * FRAMES
     profile = load_zoo(tmp_path / "zoo").profile("paper-gpu")
-    agreement = replay.ask_again(recording, profile, dispatching.DEFAULT)
+    agreement = replay.ask_again(recording, {DEFAULT_GROUP: profile}, dispatching.DEFAULT)
     assert agreement.decisions > 20
     assert agreement.mismatches == ()
 
     measured = replay.measured(recording)
-    predicted = replay.predicted(recording, profile, dispatching.DEFAULT, 1.0, seed=0)
+    predicted = replay.predicted(recording, {DEFAULT_GROUP: profile}, dispatching.DEFAULT, 1.0, seed=0)
     assert predicted.ran + predicted.dropped == len(recording.frames)
     assert measured.ran > 0
+
+
+async def test_two_groups_come_out_the_same_while_devices_change_between_them(tmp_path: Path) -> None:
+    zoos = {
+        "a": write_zoo(tmp_path / "a", name="first"),
+        "b": write_zoo(tmp_path / "b", name="second", latencies_ms=(4.0, 6.0)),
+    }
+    with running_server(tmp_path, "--zoo", f"b={zoos['b']}", zoo=f"a={zoos['a']}", devices=2) as server:
+        first = asyncio.ensure_future(asyncio.gather(*(stream(server.port, number, "a") for number in range(3))))
+        later = asyncio.gather(*(stream(server.port, number, "b") for number in range(3)))
+        await first
+        await later
+
+    recording = replay.read_recording(tmp_path / "server")
+    assert {row.group for row in recording.frames} == {"a", "b"}
+    profiles = {group: load_zoo(place).profile("paper-gpu") for group, place in zoos.items()}
+    agreement = replay.ask_again(recording, profiles, dispatching.DEFAULT)
+    assert agreement.decisions > 20
+    assert agreement.mismatches == ()
+    predicted = replay.predicted(recording, profiles, dispatching.DEFAULT, 1.0, seed=0)
+    assert predicted.ran + predicted.dropped == len(recording.frames)
+    with pytest.raises(replay.ReplayError, match="frames of group 'b'; there are profiles of a"):
+        replay.ask_again(recording, {"a": profiles["a"]}, dispatching.DEFAULT)

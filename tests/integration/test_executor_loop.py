@@ -111,6 +111,18 @@ def test_a_frame_of_a_group_that_does_not_run_here_is_answered_at_once(device: D
     assert (answer.key, answer.outcome) == (1, Outcome.DROPPED)
     assert answer.reason == "device 0 does not run group 'b' any more: the plan has changed"
     assert (batch.group, batch.variant, batch.fallbacks) == ("b", 0, ())
+    assert (batch.planned_batch, batch.queue) == (0, 1), "no decision of the dispatcher"
+
+
+def test_frames_of_a_client_that_has_gone_are_no_decision_of_the_dispatcher(device: Device) -> None:
+    device.channel.send(ipc.Serve(1, "b", 1, 1))  # nothing loads yet: frames of group b wait
+    for key in (1, 2):
+        device.submit(key, "b", FAR_NS)
+    device.channel.send(ipc.Forget(1))
+    batch = device.batch()
+    assert [answer.reason for answer in batch.answers] == ["the client has gone"] * 2
+    assert (batch.planned_batch, batch.queue, batch.ran) == (0, 2, 0)
+    assert batch.decided_ns > 0
 
 
 @pytest.mark.parametrize("slack_ns", [200 * NS_PER_MS, FAR_NS])

@@ -13,7 +13,7 @@ from moonjelly.clock import ManualClock
 from moonjelly.reference import reference_profile
 from moonjelly.summary import Summary
 from moonjelly.telemetry import DispatchRow, FrameRow, PlanRow, ServerFrameRow, read_rows
-from moonjelly.types import Outcome
+from moonjelly.types import DEFAULT_GROUP, Outcome
 from moonjelly.units import NS_PER_S
 from network_shaping.traces import Trace
 from simulation import compare, replay, study, timings
@@ -132,11 +132,11 @@ def test_the_logs_are_those_of_a_live_run_and_replay_to_the_same_decisions(tmp_p
         assert sum(row.outcome is Outcome.ON_TIME for row in logged) == client.on_time
 
     recording = replay.read_recording(server)
-    agreement = replay.ask_again(recording, PROFILE, OURS.dispatcher)
+    agreement = replay.ask_again(recording, {DEFAULT_GROUP: PROFILE}, OURS.dispatcher)
     assert agreement.decisions > 100
     assert agreement.mismatches == ()
     measured = replay.measured(recording)
-    predicted = replay.predicted(recording, PROFILE, OURS.dispatcher, 0.98, seed=5)
+    predicted = replay.predicted(recording, {DEFAULT_GROUP: PROFILE}, OURS.dispatcher, 0.98, seed=5)
     assert (predicted.ran, predicted.dropped) == pytest.approx((measured.ran, measured.dropped), abs=2)
     for percentile, value in measured.ms.items():
         assert predicted.ms[percentile] == pytest.approx(value, rel=0.05)
@@ -146,12 +146,12 @@ def test_replay_sees_another_dispatcher_and_another_zoo(tmp_path: Path) -> None:
     workload, rows, summary = simulate(SMALL, GOOD, OURS)
     write_run(tmp_path, workload, rows, summary)
     recording = replay.read_recording(tmp_path / "logs" / "server")
-    assert replay.ask_again(recording, PROFILE, "jellyfish-fifo").share < 1.0
+    assert replay.ask_again(recording, {DEFAULT_GROUP: PROFILE}, "jellyfish-fifo").share < 1.0
     other = dataclasses.replace(
         PROFILE, variants=tuple(dataclasses.replace(one, name=f"x{one.name}") for one in PROFILE.variants)
     )
     with pytest.raises(replay.ReplayError, match=r"the recording used 'yolov4-\d+'"):
-        replay.ask_again(recording, other, OURS.dispatcher)
+        replay.ask_again(recording, {DEFAULT_GROUP: other}, OURS.dispatcher)
     with pytest.raises(replay.ReplayError, match="cannot be replayed"):
         replay.read_recording(tmp_path)
 

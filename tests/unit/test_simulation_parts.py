@@ -8,12 +8,15 @@ import pytest
 from moonjelly.dispatching import Run
 from moonjelly.errors import ConfigError
 from moonjelly.reference import reference_profile
+from moonjelly.telemetry import DispatchRow, ServerFrameRow
+from moonjelly.types import Outcome
 from moonjelly.units import NS_PER_MS, NS_PER_S
 from network_shaping.traces import Trace
 from simulation import systems
 from simulation.compare import ComparisonOptions, ComparisonRow, Size, table
 from simulation.device import InferenceTimes
 from simulation.events import Agenda, Left
+from simulation.replay import Recording, ask_again, predicted
 from simulation.timings import TimingOptions
 from simulation.uplink import PAYLOAD_SHARE, Uplink
 from simulation.workload import Slowdown, WorkloadOptions, draw
@@ -173,3 +176,38 @@ def test_studies_refuse_unknown_policies_and_empty_ones() -> None:
         ComparisonOptions(size, ("multiset",), 0, 0)
     with pytest.raises(ConfigError, match="'budget_s' = 0"):
         TimingOptions(size, ("multiset",), 1, 0, 0.0)
+
+
+def served(frame_id: int, group: str, outcome: Outcome, queued_ms: int, waited_ms: float, batch: int) -> ServerFrameRow:
+    queued_ns = queued_ms * NS_PER_MS
+    infer_ms = PROFILE.latency(0, 1) if batch else 0.0
+    return ServerFrameRow(
+        1, frame_id, queued_ns, 0.0, 0.0, 0.0, waited_ms, infer_ms, 0.0, 1e6, 1e6, 1000, 100, 1, "", 0, batch, outcome,
+        "", queued_ns, queued_ns + 400 * NS_PER_MS, group,
+    )  # fmt: skip
+
+
+def decided(at_ms: int, group: str, ran: int, dropped: int, queue: int, planned_batch: int) -> DispatchRow:
+    name = PROFILE.variants[0].name
+    infer_ms = PROFILE.latency(0, 1) if ran else 0.0
+    return DispatchRow(
+        at_ms * NS_PER_MS, 0, name, planned_batch, queue, ran, dropped, 100.0, infer_ms, name, group=group
+    )
+
+
+def test_frames_that_were_withdrawn_leave_a_replay_without_a_decision() -> None:
+    """Two of group a wait; the plan turns the device over to group b, which runs one; a client of a comes back."""
+    recording = Recording(
+        (
+            served(1, "a", Outcome.DROPPED, 1, 4.0, 0),
+            served(2, "a", Outcome.DROPPED, 2, 3.0, 0),
+            served(3, "b", Outcome.ON_TIME, 7, 0.0, 1),
+            served(4, "a", Outcome.ON_TIME, 40, 0.0, 1),
+        ),
+        (decided(5, "a", 0, 2, 2, 0), decided(7, "b", 1, 0, 1, 1), decided(40, "a", 1, 0, 1, 1)),
+    )
+    profiles = {"a": PROFILE, "b": PROFILE}
+    agreement = ask_again(recording, profiles, "edf-adaptive")
+    assert (agreement.decisions, agreement.mismatches) == (2, ())
+    prediction = predicted(recording, profiles, "edf-adaptive", 1.0, seed=0)
+    assert (prediction.ran, prediction.dropped) == (2, 2)

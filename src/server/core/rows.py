@@ -53,6 +53,7 @@ def frame_record(
         result.reason,
         queued_ns,
         pending.run_by_ns,
+        pending.group,
     )
 
 
@@ -73,4 +74,5 @@ def dispatch_record(batch: ipc.Batch, dropped: int, names: tuple[str, ...]) -> D
         decided_ns=batch.decided_ns,
         started_ns=batch.started_ns,
         ended_ns=batch.ended_ns,
+        group=batch.group,
     )

@@ -114,10 +114,12 @@ class ExecutorLoop:
 
     def _forget(self, forget: ipc.Forget) -> None:
         for group, queue in self._queues.items():
+            now_ns, waiting = time.monotonic_ns(), len(queue)
+            slack_ms = _head_slack_ms(queue, now_ns)
             gone = queue.discard_stream(forget.session)
             answers = tuple(_answer(self._held.pop(f.key), Outcome.DROPPED, "the client has gone") for f in gone)
             if answers:
-                self._send(self._not_run(answers, group))
+                self._send(self._not_run(answers, group, waiting, slack_ms, now_ns))
 
     def _want(self, serve: ipc.Serve, models: ResidentModels) -> None:
         self._wanted = serve.group
@@ -194,7 +196,7 @@ class ExecutorLoop:
         waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
         queue.take(drop.frames)
         answers = tuple(_answer(self._held.pop(f.key), Outcome.DROPPED, drop.reason) for f in drop.frames)
-        self._send(self._not_run(answers, self.active.group, waiting, slack_ms, now_ns))
+        self._send(self._not_run(answers, self.active.group, waiting, slack_ms, now_ns, self._plan.batch))
 
     def _run_batch(self, run: Run, queue: DeadlineQueue, now_ns: int) -> None:
         waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
@@ -284,8 +286,12 @@ class ExecutorLoop:
         queue: int = 0,
         head_slack_ms: float = 0.0,
         decided_ns: int = 0,
+        planned_batch: int = 0,
     ) -> ipc.Batch:
-        """Answers to frames that no batch held; the plan's variants are those of the group that runs."""
+        """Answers to frames that no batch held; the plan's variants are those of the group that runs.
+
+        Without a planned batch it was no decision of the dispatcher.
+        """
         running = group == self.active.group
         variant = self._plan.variant if running else 0
         return ipc.Batch(
@@ -294,7 +300,7 @@ class ExecutorLoop:
             variant=variant,
             planned_variant=variant,
             fallbacks=self._others() if running else (),
-            planned_batch=self._plan.batch if running else 1,
+            planned_batch=planned_batch,
             queue=queue,
             head_slack_ms=head_slack_ms,
             speed=self._plan.speed,
