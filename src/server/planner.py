@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 
@@ -15,14 +14,11 @@ from server.channel import Channel, inherited
 from server.child import become
 
 _log = logging.getLogger(__name__)
-_NICENESS = 5
-"""A frame waits for milliseconds and a plan for a quarter of a second: on a busy machine frames come first."""
 
 
 def main() -> None:
     """Configure, say ready, plan until the endpoint goes."""
     become()
-    os.nice(_NICENESS)
     logging.basicConfig(format="%(asctime)s planner %(levelname)s %(message)s", level=logging.WARNING)
     channel = inherited()
     configure = channel.receive()
