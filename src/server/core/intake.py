@@ -41,7 +41,6 @@ class Intake:
             return
         received = ServerInstant(event.received_ns)
         ack = messages.Ack(frame.frame_id, received, ServerInstant(now_ns), len(frame.data))
-        self._out.append(ev.Send(event.stream, ack))
         self._learn(session, frame, now_ns)
         deadline_ns, uplink_ms = deadline_of(
             frame, event.received_ns, session.slo_ms, session.bandwidth_bps, session.rtt_ms
@@ -62,11 +61,12 @@ class Intake:
         )
         session.outstanding += 1
         refusal = self._refusal(session, frame, pending, now_ns)
+        if refusal is None:  # the executor first: it works while the rest is done
+            submit = self._executors.give(pending, self._devices[pending.device])
+            self._out.append(ev.SubmitFrame(pending.device, submit, frame.data))
+        self._out.append(ev.Send(event.stream, ack))
         if refusal is not None:
             self._answers.answer(pending, *refusal, now_ns)
-            return
-        submit = self._executors.give(pending, self._devices[pending.device])
-        self._out.append(ev.SubmitFrame(pending.device, submit, frame.data))
 
     def _admit(self, session: Session, frame: messages.Frame, stream: int) -> bool:
         """Whether the frame counts at all; says why when it does not."""
