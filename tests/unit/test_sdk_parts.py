@@ -7,10 +7,11 @@ import simplejpeg
 from moonjelly.errors import FrameError
 from moonjelly.sdk.backoff import Backoff
 from moonjelly.sdk.encoding import encode, squash
+from moonjelly.sdk.preparation import PERCENT, WINDOW, WINDOW_NS, Preparation
 from moonjelly.sdk.results import FrameResult
 from moonjelly.sdk.statistics import Tally
 from moonjelly.types import Detections, Outcome
-from moonjelly.units import ClientInstant
+from moonjelly.units import ClientInstant, ms_to_ns, ns_to_ms
 
 
 def result(outcome: Outcome, latency_ms: int | None = None) -> FrameResult:
@@ -90,3 +91,40 @@ def test_fine_detail_of_a_large_picture_is_averaged_not_skipped() -> None:
     stripes = np.zeros((256, 256, 3), np.uint8)
     stripes[:, ::2] = 200
     np.testing.assert_array_equal(squash(stripes, 32), np.full((32, 32, 3), 100, np.uint8))
+
+
+def prepared_ms(delays_ms: list[float], idle_ms: float = 0.0) -> float:
+    """What is expected after frames 33 ms apart that took so long, and some idling."""
+    made = Preparation()
+    for number, delay_ms in enumerate(delays_ms):
+        captured = ClientInstant(ms_to_ns(33.0 * number))
+        made.choose(captured, ClientInstant(captured + ms_to_ns(1.0)))
+        made.finish(captured, ClientInstant(captured + ms_to_ns(1.0 + delay_ms)), 0.5)
+    return made.expected_ms(ClientInstant(ms_to_ns(33.0 * len(delays_ms) + idle_ms)))
+
+
+def test_preparing_a_frame_is_expected_to_take_what_it_does_on_a_busy_host() -> None:
+    rare = round(WINDOW * (1.0 - PERCENT / 100.0))
+    assert prepared_ms([]) == 0.0
+    assert prepared_ms([3.0] * 10) == 3.0
+    assert prepared_ms([3.0] * (WINDOW - rare + 1) + [40.0] * (rare - 1)) == 3.0
+    assert prepared_ms([3.0] * (WINDOW - rare - 1) + [40.0] * (rare + 1)) == 40.0
+    assert prepared_ms([40.0] * 5 + [3.0] * WINDOW) == 3.0
+
+
+def test_how_long_frames_took_is_soon_forgotten() -> None:
+    assert prepared_ms([90.0] * WINDOW, idle_ms=ns_to_ms(WINDOW_NS) + 100.0) == 0.0
+
+
+def test_a_frame_that_another_program_chose_took_its_encoding() -> None:
+    made = Preparation()
+    made.finish(ClientInstant(5), ClientInstant(ms_to_ns(900.0)), 2.5)
+    assert made.expected_ms(ClientInstant(ms_to_ns(901.0))) == 2.5
+
+
+def test_choices_that_never_become_frames_are_forgotten() -> None:
+    made = Preparation()
+    for instant in range(1000):
+        made.choose(ClientInstant(instant), ClientInstant(instant))
+    made.finish(ClientInstant(0), ClientInstant(ms_to_ns(50.0)), 2.0)
+    assert made.expected_ms(ClientInstant(ms_to_ns(50.0))) == 2.0

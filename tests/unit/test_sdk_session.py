@@ -279,6 +279,17 @@ def test_the_first_choice_is_small() -> None:
     assert choice.variant == 0
 
 
+def test_a_client_that_takes_too_long_to_prepare_frames_skips_them_and_tries_again() -> None:
+    made = session()
+    assert isinstance(made.choose(at(0.0), at(0.0)), Send)
+    frame_id = begun(made, 0.0, 95.0)
+    departed(made, frame_id, 95.0)
+    made.receive(ack(frame_id), at(97.0))
+    made.receive(answer(frame_id), at(98.0))
+    assert made.choose(at(200.0), at(200.0)) == Withheld(Outcome.SKIPPED, "it cannot arrive in time")
+    assert isinstance(made.choose(at(700.0), at(700.0)), Send)
+
+
 def test_a_rejected_client_sends_one_small_frame_a_second_to_keep_its_bandwidth_known() -> None:
     made = session(replace(WELCOME, plan=replace(PLAN, placed=False, reason="full")))
     choice = made.choose(at(0), at(1))

@@ -14,6 +14,7 @@ from moonjelly import adaptation, network
 from moonjelly.adaptation import OUTAGE_AFTER_MS, PlanView, Send, Stream, Unacknowledged
 from moonjelly.errors import ProtocolError
 from moonjelly.rpc import messages as wire
+from moonjelly.sdk.preparation import Preparation
 from moonjelly.sdk.results import EncodedFrame, FrameResult
 from moonjelly.sdk.statistics import Statistics, Tally
 from moonjelly.types import Detections, Outcome
@@ -28,7 +29,6 @@ PING_INTERVAL_NS = 500 * NS_PER_MS
 SETTLING_PINGS = 5
 SETTLING_INTERVAL_NS = 20 * NS_PER_MS
 """A new stream's first pings come quickly, so that delay and clock offset are known when the first frames go."""
-_ENCODE_GAIN = 0.2
 DEFAULT_MAX_OUTSTANDING = 32
 """Jellyfish's cap; a server may ask for less."""
 
@@ -85,7 +85,7 @@ class Session:
         self._plan: wire.PlanUpdate | None = None
         self._in_flight: dict[int, _InFlight] = {}
         self._next_probe = ClientInstant(0)
-        self._encode_ms = 0.0
+        self._preparation = Preparation()
         self._last_id = 0
         self._connected = False
         self._drain: wire.Drain | None = None
@@ -227,9 +227,12 @@ class Session:
             self.sizes,
             captured,
             now,
-            self._encode_ms,
+            self._preparation.expected_ms(now),
         )
-        return decision if isinstance(decision, Send) else Withheld(Outcome.SKIPPED, decision.reason.value)
+        if not isinstance(decision, Send):
+            return Withheld(Outcome.SKIPPED, decision.reason.value)
+        self._preparation.choose(captured, now)
+        return decision
 
     def _plan_view(self, plan: wire.PlanUpdate) -> PlanView:
         """The plan, or for a rejected client that of a probe: a frame of the smallest size."""
@@ -253,7 +256,7 @@ class Session:
         self.sizes = network.observe_size(self.sizes, encoded.width, encoded.quality, len(encoded.data))
         if self._plan is not None and not self._plan.placed:
             self._next_probe = ClientInstant(now + PROBE_INTERVAL_NS)
-        self._encode_ms += _ENCODE_GAIN * (encoded.encode_ms - self._encode_ms)
+        self._preparation.finish(captured, now, encoded.encode_ms)
         return frame.frame_id
 
     def withhold(self, captured: ClientInstant, withheld: Withheld, now: ClientInstant) -> FrameResult:
