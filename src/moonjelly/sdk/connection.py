@@ -25,6 +25,13 @@ from moonjelly.units import NS_PER_S, ClientInstant
 
 ATTEMPT_TIMEOUT_S = 2.0
 """For one hello and its welcome; a link that comes back is tried again with a new socket."""
+RESUME_TIMEOUT_S = 0.6
+"""The same for a session that had a connection: its round trip is known, and a link that has returned answers at once.
+TCP repeats a lost opening only after a second, and then after two."""
+RESUME_ROUND_TRIPS = 8
+"""That resuming may take: TCP, TLS, the stream, hello and welcome, and as many again."""
+MAX_RETRY_S = 0.75
+"""From one attempt's begin to the next: a link that returns is found within a second."""
 CLOSE_TIMEOUT_S = 2.0
 """How long :meth:`Connection.close` waits for the answers that are still due."""
 
@@ -157,10 +164,11 @@ class Connection:
 
     async def _supervise(self) -> None:
         """Keep one stream up until closed, refused, or out of time."""
-        backoff = Backoff()
+        backoff = Backoff(limit_s=MAX_RETRY_S)
         lost_at = self._now()
         shares = np.random.default_rng()
         while True:
+            begun = self._now()
             try:
                 await self._serve_once()
                 self._fault = ConnectionLostError(f"{self._target.address} ended the stream")
@@ -174,7 +182,8 @@ class Connection:
             if self._leaving:
                 return
             if self._session.connected:
-                backoff, lost_at = Backoff(), self._now()
+                backoff, lost_at = Backoff(limit_s=MAX_RETRY_S), self._now()
+                begun = lost_at
                 self._deliver(self._session.disconnect())
                 self._set_state(ConnectionState.RECONNECTING, str(self._fault))
                 self._arm()
@@ -182,7 +191,8 @@ class Connection:
                 self._end(str(self._fault))
                 return
             backoff = backoff.failed()
-            await asyncio.sleep(backoff.delay_s(shares.random()))
+            waited_s = (self._now() - begun) / NS_PER_S
+            await asyncio.sleep(max(0.0, backoff.delay_s(shares.random()) - waited_s))
 
     def _supervisor_ended(self, task: asyncio.Task[None]) -> None:
         defect = None if task.cancelled() else task.exception()
@@ -208,10 +218,14 @@ class Connection:
 
     async def _welcomed(self, stream: Stream) -> Welcome:
         resuming = self._session.welcome is not None
+        timeout_s = ATTEMPT_TIMEOUT_S
+        if resuming:
+            known_s = RESUME_ROUND_TRIPS * self._session.estimate(self._now()).rtt_ms / 1e3
+            timeout_s = min(max(RESUME_TIMEOUT_S, known_s), ATTEMPT_TIMEOUT_S)
         try:
-            message = await asyncio.wait_for(self._greet(stream), ATTEMPT_TIMEOUT_S)
+            message = await asyncio.wait_for(self._greet(stream), timeout_s)
         except asyncio.TimeoutError:
-            raise ConnectionLostError(f"{self._target.address} did not answer within {ATTEMPT_TIMEOUT_S:g} s") from None
+            raise ConnectionLostError(f"{self._target.address} did not answer within {timeout_s:.1f} s") from None
         except SessionError:
             if resuming:
                 raise _ResumeRefusedError from None
