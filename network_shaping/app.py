@@ -74,6 +74,10 @@ def tc(
             help="NAME=sport:PORT|dport:PORT|src:ADDRESS|dst:ADDRESS: packets of a link that has no local port."
         ),
     ] = None,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=ADDRESS: a link's packets are those to this client; run at the server, for downlinks."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of generated traces and random offsets.")] = 0,
     seconds: Annotated[int, typer.Option(help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
     burst_bytes: Annotated[int, typer.Option(min=1_600, help="Size of every bucket.")] = tbf.DEFAULT_BURST_BYTES,
@@ -87,10 +91,13 @@ def tc(
     ] = None,
 ) -> None:
     """Shape an interface with tc-tbf (root): real packets, real drops. Leaves the interface as it was."""
-    matches = _matches(match or [], [_named(item)[0] for item in link])
+    downlinks = ["=dst:".join(_named(item)) for item in to or []]
+    matches = _matches([*(match or []), *downlinks], [_named(item)[0] for item in link])
     links = _links(link, [], seed, seconds, 0.0, 0)
     if target is None and len(matches) < len(links):
-        raise ConfigError("how are the links' packets told apart? give --target HOST:PORT, or --match for every link")
+        raise ConfigError(
+            "how are the links' packets told apart? give --target HOST:PORT, or --to or --match for every link"
+        )
     shaping_log = CsvLog(out / "shaping.csv", ShapingRow) if out else None
     shaped = [tbf.TbfLink(spec.name, _uplink(spec), matches.get(spec.name, ())) for spec in links]
     fronts = [LinkSpec(spec.name, None, priority=class_of(index)) for index, spec in enumerate(links)]
@@ -139,7 +146,7 @@ def _matches(texts: list[str], links: list[str]) -> dict[str, tuple[Match, ...]]
     for text in texts:
         name, value = _named(text)
         if name not in links:
-            raise ConfigError(f"--match names '{name}', which no --link has")
+            raise ConfigError(f"--match or --to names '{name}', which no --link has")
         matches[name] = (*matches.get(name, ()), Match.parse(value))
     return matches
 

@@ -31,8 +31,9 @@ ROOT = 0x4D4A_0000
 _EVERYTHING_ELSE = ROOT | 1
 _FIRST_LINK = 0x10
 _NO_LIMIT = {"rate": "10gbit", "burst": 1 << 20, "quantum": 60_000}
-_ETHERTYPE_IP = 0x0800
+_ETHERTYPE_IPV4, _ETHERTYPE_IPV6 = 0x0800, 0x86DD
 _OFFSETS = {"sport": 20, "dport": 22, "src": 12, "dst": 16}
+_OFFSETS_IPV6 = {"src": 8, "dst": 24}
 _NLMSG_ERROR = 2
 _HEADER = struct.Struct("=IHHII")
 _ERROR = struct.Struct("=i")
@@ -41,19 +42,21 @@ _REPLY_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """Packets of a link, told by one IPv4 header field (without IP options).
+    """Packets of a link, told by one header field: of IPv4 without IP options, or an address of IPv6.
 
     Attributes:
         field: ``sport``, ``dport``, ``src`` or ``dst``.
         value: port number, or address as a number.
+        ethertype: of the packets.
     """
 
     field: str
     value: int
+    ethertype: int = _ETHERTYPE_IPV4
 
     @staticmethod
     def parse(text: str) -> Match:
-        """``sport:40001``, ``dst:10.0.0.7``.
+        """``sport:40001``, ``dst:10.0.0.7``, ``dst:2001:db8::7``.
 
         Raises:
             ShapingError: neither.
@@ -62,6 +65,9 @@ class Match:
         try:
             if field in ("sport", "dport") and 0 < int(value) < 65_536:
                 return Match(field, int(value))
+            if field in ("src", "dst") and ":" in value:
+                address = socket.inet_pton(socket.AF_INET6, value)
+                return Match(field, int.from_bytes(address, "big"), _ETHERTYPE_IPV6)
             if field in ("src", "dst"):
                 return Match(field, int.from_bytes(socket.inet_aton(value), "big"))
         except (ValueError, OSError):
@@ -69,10 +75,13 @@ class Match:
         raise ShapingError(f"'{text}' is not a match; write sport:PORT, dport:PORT, src:ADDRESS or dst:ADDRESS")
 
     @property
-    def key(self) -> str:
-        """In u32's notation."""
+    def keys(self) -> list[str]:
+        """In u32's notation; it compares 32 bits at a time."""
+        if self.ethertype == _ETHERTYPE_IPV6:
+            words = [(self.value >> shift) & 0xFFFFFFFF for shift in (96, 64, 32, 0)]
+            return [f"{word:#x}/0xffffffff+{_OFFSETS_IPV6[self.field] + 4 * n}" for n, word in enumerate(words)]
         ports = self.field in ("sport", "dport")
-        return f"{self.value:#x}/{0xFFFF if ports else 0xFFFFFFFF:#x}+{_OFFSETS[self.field]}"
+        return [f"{self.value:#x}/{0xFFFF if ports else 0xFFFFFFFF:#x}+{_OFFSETS[self.field]}"]
 
 
 def class_of(link: int) -> int:
@@ -148,7 +157,8 @@ class ShapedInterface:
         for link in range(len(rates_bps)):
             batch.tc("add-class", "htb", self._index, class_of(link), parent=ROOT, **_NO_LIMIT)
             for match in matches[link]:
-                keys = {"protocol": _ETHERTYPE_IP, "prio": 1, "target": class_of(link), "keys": [match.key]}
+                prio = 1 if match.ethertype == _ETHERTYPE_IPV4 else 2  # filters of one priority share a protocol
+                keys = {"protocol": match.ethertype, "prio": prio, "target": class_of(link), "keys": match.keys}
                 batch.tc("add-filter", "u32", self._index, 0, parent=ROOT, **keys)
         messages = bytes(batch.batch)
         try:

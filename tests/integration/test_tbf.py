@@ -145,16 +145,45 @@ def test_a_link_s_connections_are_its_own_whatever_their_port(pair: Pair, tmp_pa
             ports = ready["ports"]
             assert isinstance(ports, list)
             subprocess.run(pair.python(pair.client, send, str(ports[1])), check=True, timeout=60)
-            sent = {}
-            lines = pair.qdiscs().splitlines()
-            for line, following in itertools.pairwise(lines):
-                if line.startswith("qdisc tbf"):
-                    sent[line.split("parent ")[1].split()[0]] = int(following.split()[1])
+            sent = sent_bytes(pair)
     finally:
         server.kill()
         server.communicate()
     assert sent["4d4a:10"] == 0
     assert sent["4d4a:11"] > 150_000
+
+
+def sent_bytes(pair: Pair) -> dict[str, int]:
+    """What has left each link's tbf, by the class that it hangs below."""
+    lines = itertools.pairwise(pair.qdiscs().splitlines())
+    return {
+        line.split("parent ")[1].split()[0]: int(following.split()[1])
+        for line, following in lines
+        if line.startswith("qdisc tbf")
+    }
+
+
+def test_downlinks_are_told_by_their_address(pair: Pair, tmp_path: Path) -> None:
+    """IPv4 and IPv6; packets to anybody else are in no link."""
+    for name, interface, address in ((pair.client, INTERFACE, "fd00:7::1"), (pair.server, "far0", "fd00:7::2")):
+        words = ["ip", "-n", name, "addr", "add", f"{address}/64", "dev", interface, "nodad"]
+        subprocess.run(words, check=True)
+    send = (
+        "import socket, sys\n"
+        "for host in sys.argv[1:]:\n"
+        "    family = socket.AF_INET6 if ':' in host else socket.AF_INET\n"
+        "    with socket.socket(family, socket.SOCK_DGRAM) as client:\n"
+        "        client.sendto(bytes(1000), (host, 9))\n"
+    )
+    rate = trace(tmp_path, "50")
+    links = ("--link", f"four={rate}", "--link", f"six={rate}")
+    with shaper(pair, *links, "--to", f"four={SERVER_ADDRESS}", "--to", "six=fd00:7::2"):
+        subprocess.run(pair.python(pair.client, send, SERVER_ADDRESS), check=True, timeout=30)
+        four = sent_bytes(pair)
+        subprocess.run(pair.python(pair.client, send, "fd00:7::2", "fd00:7::3"), check=True, timeout=30)
+        both = sent_bytes(pair)
+    assert four == {"4d4a:10": 1042, "4d4a:11": 0}
+    assert both == {"4d4a:10": 1042, "4d4a:11": 1062}
 
 
 def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
