@@ -8,6 +8,10 @@ from matplotlib.figure import Figure
 from moonjelly.summary import half_width_95
 from plots import style
 
+LEGEND_COLUMNS = 2
+LEGEND_LINE_IN = 0.15
+"""Height of one line of the legend, inches: policies crossed with dispatchers soon make dozens."""
+
 
 def draw(rows: pd.DataFrame) -> Figure:
     """Means over seeds with 95 % confidence intervals; up and left is better.
@@ -19,7 +23,8 @@ def draw(rows: pd.DataFrame) -> Figure:
     systems = list(dict.fromkeys(rows["system"]))
     columns = min(3, len(traces))
     lines = -(-len(traces) // columns)
-    made, axes = style.figure(lines, columns, height_in=0.6 + 2.4 * lines)
+    legend_in = LEGEND_LINE_IN * -(-len(systems) // LEGEND_COLUMNS)
+    made, axes = style.figure(lines, columns, height_in=0.4 + 2.4 * lines + legend_in)
     for place, trace in enumerate(traces):
         plot = axes[place // columns, place % columns]
         for index, system in enumerate(systems):
@@ -31,7 +36,7 @@ def draw(rows: pd.DataFrame) -> Figure:
                 sum(accuracy) / len(accuracy),
                 xerr=half_width_95(misses),
                 yerr=half_width_95(accuracy),
-                fmt=style.MARKERS[index % len(style.MARKERS)],
+                fmt=style.MARKERS[(index + index // len(style.COLOURS)) % len(style.MARKERS)],
                 color=style.COLOURS[index % len(style.COLOURS)],
                 capsize=2,
                 label=system,
@@ -42,5 +47,5 @@ def draw(rows: pd.DataFrame) -> Figure:
     for spare in range(len(traces), lines * columns):
         axes[spare // columns, spare % columns].set_visible(False)
     axes[0, 0].set_ylabel("effective accuracy")
-    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=7)
+    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=7)
     return made
