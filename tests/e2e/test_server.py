@@ -51,7 +51,7 @@ CAMERA_FPS = 45.0
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """Two simulated devices."""
-    with running_server(tmp_path_factory.mktemp("server"), "--session-ttl-s", "1", devices=2) as running:
+    with running_server(tmp_path_factory.mktemp("server"), devices=2) as running:
         yield running
 
 
@@ -98,25 +98,26 @@ class TestServing:
         assert max(result.stages.batch for result in results) > 1
         assert {result.stages.device for result in results} == {0, 1}
 
-    async def test_a_lost_client_resumes_and_a_vanished_one_is_removed(self, server: Server) -> None:
-        async with welcomed(server.port, slo_ms=500.0) as client:
-            await client.placed()
-            await client.frame(1, PICTURE)
-            await client.result(1)
-            first = client.welcome
-        assert first is not None
-        async with welcomed(server.port, resume_token=first.token) as again:
-            assert again.welcome is not None
-            assert (again.welcome.session_id, again.welcome.last_frame_id) == (first.session_id, 1)
-            await again.placed()
-            await again.frame(2, PICTURE)
-            assert (await again.result(2)).outcome is Outcome.ON_TIME
-        plans = server.out / "plans.csv"
-        while list(read_rows(plans, PlanRow))[-1].clients:  # forgotten after its time to live: the plan is empty
-            await asyncio.sleep(0.1)
-        async with connected(server.port) as late:
-            await late.send(hello(resume_token=first.token))
-            answer = await late.read()
+    async def test_a_lost_client_resumes_and_a_vanished_one_is_removed(self, tmp_path: Path) -> None:
+        with running_server(tmp_path, "--session-ttl-s", "1") as server:
+            async with welcomed(server.port, slo_ms=500.0) as client:
+                await client.placed()
+                await client.frame(1, PICTURE)
+                await client.result(1)
+                first = client.welcome
+            assert first is not None
+            async with welcomed(server.port, resume_token=first.token) as again:
+                assert again.welcome is not None
+                assert (again.welcome.session_id, again.welcome.last_frame_id) == (first.session_id, 1)
+                await again.placed()
+                await again.frame(2, PICTURE)
+                assert (await again.result(2)).outcome is Outcome.ON_TIME
+            plans = server.out / "plans.csv"
+            while "expired" not in {row.trigger for row in read_rows(plans, PlanRow)}:
+                await asyncio.sleep(0.1)
+            async with connected(server.port) as late:
+                await late.send(hello(resume_token=first.token))
+                answer = await late.read()
         assert answer is not None
         assert answer.error is not None
         assert answer.error.code == "UNAUTHENTICATED"

@@ -146,3 +146,4 @@ class Streams:
         """Forget the lost sessions whose time to live is over."""
         for session in self._sessions.expired(now_ns):
             self._sessions.remove(session)
+            self._planning.want("expired")
