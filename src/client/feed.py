@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from client.pacing import source_index
-from client.sources import LiveSource, Picture, Recording
+from client.sources import Picture, Recording
+
+if TYPE_CHECKING:
+    from client.sources.live import LiveSource
 
 READ_AHEAD = 12
 """Pictures of a recording that are read before they are due, so that one slow picture delays nobody."""

@@ -15,7 +15,8 @@ import pytest
 import simplejpeg
 
 from client.feed import LiveFeed, RecordedFeed
-from client.sources import BufferStrategy, LiveSource, open_live, open_recording, read_frame
+from client.sources import BufferStrategy, open_live, open_recording, read_frame
+from client.sources.live import LiveSource
 from client.sources.recorded import InMemory
 from moonjelly.errors import ConfigError, SourceError
 from moonjelly.scenes import Scene, SceneOptions

@@ -1,14 +1,14 @@
-"""Frame sources by name."""
+"""Frame sources by name. FFmpeg is imported with the first video or camera: other clients start without it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from client.sources.buffer import BufferStrategy, Picture
-from client.sources.live import LiveSource, SourceStatistics
 from client.sources.recorded import (
     PICTURE_SUFFIXES,
     InMemory,
@@ -18,8 +18,10 @@ from client.sources.recorded import (
     pictures_of,
     scene_of,
 )
-from client.sources.video import VideoFile
 from moonjelly.errors import SourceError
+
+if TYPE_CHECKING:
+    from client.sources.live import LiveSource
 
 
 def is_live(name: str) -> bool:
@@ -43,6 +45,8 @@ def open_recording(name: str) -> Recording:
         return pictures_of(name, path)
     if path.suffix.lower() in PICTURE_SUFFIXES:
         return Pictures(name, [path])
+    from client.sources.video import VideoFile
+
     return VideoFile(name, path)
 
 
@@ -52,6 +56,8 @@ def open_live(name: str, strategy: BufferStrategy) -> LiveSource:
     Raises:
         SourceError: it cannot be opened; names it and the reason.
     """
+    from client.sources.live import LiveSource
+
     return LiveSource(name, strategy)
 
 
@@ -71,13 +77,10 @@ def read_frame(name: str, index: int) -> NDArray[np.uint8]:
 __all__ = [
     "BufferStrategy",
     "InMemory",
-    "LiveSource",
     "Picture",
     "Pictures",
     "Recording",
-    "SourceStatistics",
     "SyntheticScene",
-    "VideoFile",
     "is_live",
     "open_live",
     "open_recording",
