@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -120,6 +121,15 @@ def test_measured_profiles_go_beside_the_shipped_ones_and_are_preferred(zoo: Pat
     result = run_profile(options(zoo, out=None, max_batch=2))
     assert result.directory == zoo.resolve() / "measured" / "bench"
     assert load_zoo(zoo).profile("bench").max_batch == 2
+
+
+def test_a_profile_of_some_variants_does_not_hide_the_whole_one(zoo: Path) -> None:
+    result = run_profile(options(zoo, out=None, num_gpus=1, max_batch=1, num_dnns=1))
+    assert result.directory == zoo.resolve() / "measured" / "bench"
+    assert load_zoo(zoo).profile_directory("bench") == zoo.resolve() / "bench"
+    shutil.rmtree(zoo / "bench")
+    with pytest.raises(ProfileError, match=r"measured/bench/accuracy\.txt has no row"):
+        load_zoo(zoo).profile("bench")
 
 
 def test_a_slow_cell_ends_at_its_limit(zoo: Path) -> None:

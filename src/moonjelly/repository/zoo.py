@@ -122,12 +122,14 @@ class Zoo:
     def profile_directory(self, kind: str) -> Path:
         """Where the profile of a device kind lies: one measured on this machine, else the shipped one.
 
+        A profile of the first few variants, as a trial run of the profiler leaves, does not hide a whole one.
+
         Raises:
-            ProfileError: the zoo has none.
+            ProfileError: the zoo has none, or its accuracies cannot be read.
         """
-        for folder in self._profile_folders():
-            if (folder / kind / "accuracy.txt").is_file():
-                return folder / kind
+        found = [folder / kind for folder in self._profile_folders() if (folder / kind / "accuracy.txt").is_file()]
+        if found:
+            return next((directory for directory in found if self.is_whole(directory)), found[0])
         known = ", ".join(self.kinds()) or "none"
         raise ProfileError(
             f"zoo '{self.name}' has no profile for device kind '{kind}' (it has {known}); "
@@ -149,6 +151,15 @@ class Zoo:
                     f"'{before.name}' ({low:g}) before it; order the variants by accuracy or leave one out"
                 )
         return profile
+
+    def is_whole(self, profile_directory: Path) -> bool:
+        """Whether a profile knows every variant of the zoo.
+
+        Raises:
+            ProfileError: its accuracies cannot be read.
+        """
+        known = profiles.read_accuracy(profile_directory / "accuracy.txt")
+        return all(profiles.variant_key(variant, self.profile_key) in known for variant in self.variants)
 
     def _profile_folders(self) -> tuple[Path, Path]:
         return self.directory / MEASURED, self.directory

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from moonjelly import config
 from moonjelly.profiles import Profile
+from moonjelly.repository import load_zoo
 from server.profiler import run
 from server.profiler.options import ProfilerOptions
 
@@ -64,6 +65,10 @@ def profile(
         raise typer.Exit(_STOPPED_STATUS)
     console.print(_table(result.profile))
     console.print(f"profile of '{options.zoo}' for '{result.directory.name}': {result.directory}", soft_wrap=True)
+    served = load_zoo(options.zoo)
+    if not served.is_whole(result.directory):
+        count = f"{len(result.profile.variants)} of {len(served.variants)}"
+        console.print(f"it knows {count} variants: a profile of all of them is preferred to it", soft_wrap=True)
 
 
 class _Stop:
@@ -119,14 +124,14 @@ class _Display:
 def _table(profile: Profile) -> Table:
     table = Table(title=f"{profile.device_kind}: p99 of a batch, milliseconds", title_justify="left")
     last = profile.max_batch
-    for heading in ("variant", "accuracy", "batch 1", f"batch {last}", f"frames/s at {last}"):
+    batches = sorted({1, last})
+    for heading in ("variant", "accuracy", *(f"batch {batch}" for batch in batches), f"frames/s at {last}"):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
     for index, variant in enumerate(profile.variants):
         table.add_row(
             variant.name,
             f"{profile.accuracy[index]:.3f}",
-            f"{profile.latency(index, 1):.2f}",
-            f"{profile.latency(index, last):.2f}",
+            *(f"{profile.latency(index, batch):.2f}" for batch in batches),
             f"{profile.throughput(index, last):.0f}",
         )
     return table
