@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,14 @@ def test_a_held_job_waits_for_go(tmp_path: Path) -> None:
     assert (tmp_path / "job" / "log").read_text() == "begun\n"
 
 
+def is_running(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
 def test_stop_ends_what_the_job_started_too(tmp_path: Path) -> None:
     job, child = str(tmp_path / "job"), tmp_path / "child"
     body = (
@@ -75,8 +84,8 @@ def test_stop_ends_what_the_job_started_too(tmp_path: Path) -> None:
     pid = int(child.read_text())
     told = ask("stop", job, "--timeout-s", "0.3")
     assert told["exit"]["status"] == -signal.SIGKILL
-    stat = Path(f"/proc/{pid}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    while is_running(pid):  # killed, but a busy machine lets it die when its turn comes
+        time.sleep(0.01)
 
 
 def test_a_killed_supervisor_is_vanished(tmp_path: Path) -> None:
@@ -132,8 +141,8 @@ def test_clear_stops_and_removes_only_what_is_its_own(tmp_path: Path) -> None:
     pid = json.loads((mine / "job.json").read_text())["pid"]
     assert say("clear", str(tmp_path), "--prefix", "a-") == ["a-run-1"]
     assert not mine.exists()
-    stat = Path(f"/proc/{pid}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    while is_running(pid):  # killed, but a busy machine lets it die when its turn comes
+        time.sleep(0.01)
     assert ask("status", str(other))["state"] == "ready"
     ask("stop", str(other))
 
