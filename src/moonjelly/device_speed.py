@@ -11,8 +11,8 @@ speed never goes above 1.
 
 Two kinds of error must not count. What is added to every batch whatever its size (a timer, a wake-up) is no slowdown:
 :data:`FIXED_NS` of each measurement is left out. And a stall of one batch says nothing of the next one: a measurement
-counts for at most twice the larger of the estimate and the one before it, so one stall is a small step. But when all
-batches of a while take longer than the estimate says, that is no stall: what each of them took is believed at once.
+counts for at most 1.5 times the estimate, so one stall is a small step. But when all batches of a while take longer
+than the estimate says, that is no stall: what each of them took is believed at once.
 
 The estimate follows a slower device within a fraction of a second of work, and one that recovers within seconds. It is
 rounded to steps of 10 %, with hysteresis, so that plans do not churn. A device that runs nothing (perhaps because at
@@ -28,15 +28,15 @@ from moonjelly.units import NS_PER_MS, NS_PER_S
 
 STEP = 0.9
 """Ratio of neighbouring speeds."""
-MAX_STEPS = 21
-"""Below the slowest speed (a ninth of the profile) a device is hardly one."""
+MAX_STEPS = 13
+"""Below the slowest speed, a quarter of the profile, stalls rule: no smaller variant helps against them."""
 FIXED_NS = 3 * NS_PER_MS // 10
 """Of a batch's time, what may be owed to timers and scheduling: some hundred microseconds."""
 WINDOW_NS = NS_PER_S // 4
 """Work over which the mean is taken, in profiled time ..."""
 MIN_BATCHES = 20
 """... but over no fewer batches than this."""
-OPENING = 2.0
+OPENING = 1.5
 """A measurement counts for no more than this many times what is believed."""
 RUN_NS = 3 * NS_PER_S // 20
 """Batches that all take longer than believed count at once after so long ..."""
@@ -86,7 +86,6 @@ class DeviceSpeed:
         steps: of :data:`STEP` below the profile.
         slowdown: mean of measured over profiled time; below 1 where the profile is generous.
         held: the largest slowdown of late, at least ``slowdown``; falls with :data:`RELEASE_NS`.
-        latest: measured over profiled time of the latest batch, as far as it was believed.
         measured_until_ns: end of the latest batch; later when the estimate was forgotten in part since.
         slow_run: batches since the last one that did not take longer than believed.
     """
@@ -94,7 +93,6 @@ class DeviceSpeed:
     steps: int = 0
     slowdown: float = 1.0
     held: float = 1.0
-    latest: float = 1.0
     measured_until_ns: int = 0
     slow_run: _Run = _NO_RUN
 
@@ -129,7 +127,7 @@ def observe(state: DeviceSpeed, ended_ns: int, measured_ns: int, profiled_ns: in
     state = recovered(state, ended_ns - measured_ns)
     known = max(1.0, state.slowdown)
     ratio = max(0, measured_ns - FIXED_NS) / profiled_ns
-    believed = min(ratio, OPENING * max(known, state.latest), _LARGEST)
+    believed = min(ratio, OPENING * known, _LARGEST)
     weight = min(1.0 / MIN_BATCHES, profiled_ns * known / WINDOW_NS)
     slowdown = state.slowdown + weight * (believed - state.slowdown)
     run = _NO_RUN
@@ -142,7 +140,7 @@ def observe(state: DeviceSpeed, ended_ns: int, measured_ns: int, profiled_ns: in
     if state.held > slowdown:
         passed_ns = max(0, ended_ns - state.measured_until_ns)
         held += (state.held - slowdown) * math.exp(-passed_ns / RELEASE_NS)
-    return DeviceSpeed(_steps(held, state.steps), slowdown, held, believed, ended_ns, run)
+    return DeviceSpeed(_steps(held, state.steps), slowdown, held, ended_ns, run)
 
 
 def recovered(state: DeviceSpeed, now_ns: int) -> DeviceSpeed:
@@ -157,7 +155,6 @@ def recovered(state: DeviceSpeed, now_ns: int) -> DeviceSpeed:
         steps=_steps(held, state.steps),
         slowdown=1.0 + (max(1.0, state.slowdown) - 1.0) * kept,
         held=held,
-        latest=1.0,
         measured_until_ns=now_ns - IDLE_GRACE_NS,
         slow_run=_NO_RUN,
     )
