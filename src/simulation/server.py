@@ -12,6 +12,7 @@ from moonjelly.network import INITIAL_BANDWIDTH_BPS, FrameSizes, HarmonicMean, a
 from moonjelly.placement import Place, Running, is_broken, link_changed, link_fell, newcomer, places
 from moonjelly.planning import Assignment, Client, Device, Plan, Policy, Problem, check
 from moonjelly.planning.cadence import asked_run_ns, periodic_run_ns
+from moonjelly.planning.changes import RecentChanges
 from moonjelly.planning.overhead import overhead_ms, smoothed_ms
 from moonjelly.profiles import Profile
 from moonjelly.telemetry import PlanRow
@@ -77,6 +78,7 @@ class SimulatedServer:
         self._profiles = {(kind, DEFAULT_GROUP): profile for kind, profile in workload.profiles.items()}
         self._input_sizes = tuple(variant.input_size for variant in self.profile.variants)
         self._measured_ms = 0.0
+        self._changes = RecentChanges()
         self._planned_at_ns: int | None = None
         self._due_ns: int | None = None
         self._due_reason = ""
@@ -165,7 +167,7 @@ class SimulatedServer:
         reason, self._due_ns, self._planned_at_ns = self._due_reason, None, now_ns
         if self.sessions:
             self._plan_at(periodic_run_ns(now_ns), "period")
-        problem = self._snapshot()
+        problem = self._snapshot(now_ns)
         started_ns = self._cpu_clock.now_ns()
         plan = self._policy.plan(problem, seed=self._workload.seed + self.runs)
         spent_ms = (self._cpu_clock.now_ns() - started_ns) / NS_PER_MS
@@ -188,6 +190,7 @@ class SimulatedServer:
             )
         )
         self.runs += 1
+        self._changes = self._changes.after(report.changes, len(self._devices), now_ns)
         self._agenda.add(now_ns + ms_to_ns(self._workload.timing.planning_ms), PlanMade(problem, plan))
 
     def _plan_at(self, at_ns: int, reason: str) -> None:
@@ -250,7 +253,7 @@ class SimulatedServer:
             self.overhead_ms,
         )
 
-    def _snapshot(self) -> Problem:
+    def _snapshot(self, now_ns: int) -> Problem:
         clients = []
         for client_id, session in self.sessions.items():
             session.snapshot_bps = session.bandwidth_bps
@@ -262,6 +265,7 @@ class SimulatedServer:
             previous=self.plan,
             latency_factor=LATENCY_FACTOR,
             rho=self._system.rho,
+            changes_per_min=self._changes.per_min(now_ns),
         )
 
     def _models(self, plan: Plan | None) -> str:

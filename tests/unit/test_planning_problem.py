@@ -77,6 +77,12 @@ def test_constants_must_be_possible(factor: float, rho: float) -> None:
         Problem((), (), {}, latency_factor=factor, rho=rho)
 
 
+@pytest.mark.parametrize("changes", [-1.0, math.nan, math.inf])
+def test_changes_of_late_must_be_possible(changes: float) -> None:
+    with pytest.raises(ProblemError, match="changes_per_min is"):
+        Problem((), (), {}, changes_per_min=changes)
+
+
 def test_a_profile_with_holes_or_falling_rows_is_refused() -> None:
     with pytest.raises(ProfileError, match="profile every variant at the same batch sizes"):
         profile(((4.0, 5.0), (8.0,), (16.0, 20.0)))

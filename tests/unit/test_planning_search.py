@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from moonjelly.clock import ManualClock
 from moonjelly.errors import ConfigError
 from moonjelly.planning import Client, Device, Plan, Problem, check, create_policy, keep_previous
-from moonjelly.planning.instances import random_problem
+from moonjelly.planning.changes import WINDOW_NS, RecentChanges
+from moonjelly.planning.instances import draw_fleet, random_problem
 from moonjelly.planning.multiset import Multiset
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.sharing import apportion
@@ -152,6 +154,33 @@ def test_a_change_must_bring_what_it_costs() -> None:
     assert check(again, create_policy("multiset", {"churn": 1.0}).plan(again, seed=9)).changes == 0
 
 
+def test_a_restless_fleet_changes_less_and_loses_little() -> None:
+    rng = np.random.default_rng(3)
+    fleet = draw_fleet(rng, 64)
+    plan = create_policy("multiset").plan(fleet.problem(8))
+    calm, restless, accuracy = 0, 0, []
+    for step in range(12):
+        fleet = fleet.walked(rng)
+        one = fleet.problem(8, previous=plan)
+        following, resting = (
+            check(one, create_policy("multiset").plan(replace(one, changes_per_min=changes), seed=step))
+            for changes in (0.0, 30.0)
+        )
+        calm, restless = calm + following.changes, restless + resting.changes
+        accuracy.append(resting.accuracy / following.accuracy)
+        plan = create_policy("multiset").plan(one, seed=step)
+    assert restless < calm / 2
+    assert min(accuracy) > 0.97
+
+
+def test_changes_are_forgotten() -> None:
+    recent = RecentChanges().after(4, 2, 0).after(2, 2, WINDOW_NS)
+    assert recent.count == pytest.approx(1.0 + 2.0 / math.e)
+    assert recent.per_min(WINDOW_NS) == pytest.approx(4.0 * recent.count)
+    assert recent.per_min(100 * WINDOW_NS) == pytest.approx(0.0, abs=1e-9)
+    assert RecentChanges().after(3, 0, 5).count == 3.0
+
+
 def test_equal_variants_stay_on_the_devices_that_hold_them() -> None:
     one = random_problem(np.random.default_rng(5), devices=8, clients=64)
     plan = create_policy("multiset").plan(one)
@@ -221,6 +250,7 @@ def test_seats_follow_weights() -> None:
     [
         ("multiset", {"evaluations": 0}, "'evaluations' = 0"),
         ("multiset", {"churn": -1.0}, "'churn' = -1.0"),
+        ("multiset", {"calm": 0.0}, "'calm' = 0.0"),
         ("multiset", {"cold": 1.0}, "temperatures cold = 1.0"),
         ("sa-dp", {"origin": "middle"}, "'origin' = 'middle'; it must be one of previous, random, largest"),
         ("sa-dp", {"cooling": 1.0}, "cooling = 1.0"),

@@ -2,8 +2,8 @@
 
 1. Start at the best of: what the devices hold; the best uniform variant; with many devices, the rounded linear
    relaxation of the aggregated model.
-2. Anneal. A change against the previous plan must bring ``churn``. The best plan by (clients placed, score) is kept,
-   so the search can be cut short at any time.
+2. Anneal. A change against the previous plan must bring ``churn``, and more where there were many of late. The best
+   plan by (clients placed, score) is kept, so the search can be cut short at any time.
 3. If clients remain that could be served alone, the devices are overloaded: search for the largest number of clients
    that can all be admitted, light ones first; then let heavier ones take their places where there is room.
 """
@@ -40,6 +40,8 @@ class Multiset:
         churn: what a changed variant must bring, in accuracy of one device's part of the load: about the share of a
             planning period that is lost while the variant loads. Devices with few clients each pay less, see
             :class:`~moonjelly.planning.annealing.Annealer`.
+        calm: changes per device and minute at which a further one must bring twice ``churn``; it grows with their
+            fourth power: calm fleets follow their links freely, restless ones where it pays most.
         relax_from: number of devices from which on the search also starts at the linear relaxation (where HiGHS is
             installed).
         hot: first temperature, in shares of one device's part of the offered load.
@@ -51,7 +53,8 @@ class Multiset:
     """
 
     evaluations: int = 1000
-    churn: float = 0.003
+    churn: float = 0.002
+    calm: float = 8.0
     relax_from: int = 16
     hot: float = 0.03
     warm: float = 0.005
@@ -62,6 +65,8 @@ class Multiset:
             raise ConfigError(f"policy 'multiset', option 'evaluations' = {self.evaluations}: at least 1 is needed")
         if not 0.0 <= self.churn < math.inf:
             raise ConfigError(f"policy 'multiset', option 'churn' = {self.churn}: it must be finite and not negative")
+        if not self.calm > 0.0:
+            raise ConfigError(f"policy 'multiset', option 'calm' = {self.calm}: it must be positive")
         if not 0.0 < self.cold <= min(self.hot, self.warm) < math.inf:
             raise ConfigError(
                 f"policy 'multiset': temperatures cold = {self.cold}, warm = {self.warm}, hot = {self.hot} "
@@ -96,7 +101,8 @@ class _Search:
         self._options, self._packer, self._rng, self._expired = options, packer, rng, expired
         self._tables = packer.tables
         self._held = previous_lanes(self._tables)
-        self._annealer = Annealer(packer, tuple(self._held.values()), options.churn, expired)
+        churn = options.churn * (1.0 + (self._tables.problem.changes_per_min / options.calm) ** 4)
+        self._annealer = Annealer(packer, tuple(self._held.values()), churn, expired)
 
     def run(self) -> Plan:
         full = self._tables.full

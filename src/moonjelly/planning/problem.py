@@ -136,6 +136,8 @@ class Problem:
         previous: the plan in force, for warm starts and the churn penalty; it may know other clients and devices.
         latency_factor: one batch waiting and one running (2 in the paper).
         rho: share of a device's throughput that may be planned, in (0, 1].
+        changes_per_min: variants changed per device and minute of late; the more, the more a further change should
+            bring.
 
     Raises:
         ProblemError: an id twice, a device kind without a profile, a client whose budgets do not match its group's
@@ -148,12 +150,15 @@ class Problem:
     previous: Plan | None = None
     latency_factor: float = 2.0
     rho: float = 0.9
+    changes_per_min: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.latency_factor < math.inf:
             raise ProblemError(f"latency_factor is {self.latency_factor}; it must be positive and finite (2 is usual)")
         if not 0.0 < self.rho <= 1.0:
             raise ProblemError(f"rho is {self.rho}; it must be in (0, 1]")
+        if not 0.0 <= self.changes_per_min < math.inf:
+            raise ProblemError(f"changes_per_min is {self.changes_per_min}; it must be finite and not negative")
         _check_unique("client", [client.client_id for client in self.clients])
         _check_unique("device", [device.device_id for device in self.devices])
         widths = _variants_per_group(self.profiles)

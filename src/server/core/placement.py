@@ -52,6 +52,7 @@ def problem_of(
     input_sizes: Mapping[str, tuple[int, ...]],
     rules: Rules,
     previous: Plan | None,
+    changes_per_min: float,
 ) -> Problem:
     """The snapshot that a policy sees."""
     devices = [device for device in devices if device.up]
@@ -69,6 +70,7 @@ def problem_of(
         previous=previous,
         latency_factor=rules.latency_factor,
         rho=rules.rho,
+        changes_per_min=changes_per_min,
     )
 
 

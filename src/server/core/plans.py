@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from moonjelly.placement import Place, newcomer, places
 from moonjelly.planning import keep_previous
+from moonjelly.planning.changes import RecentChanges
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.telemetry import PlanRow
 from server import ipc
@@ -35,6 +36,7 @@ class Plans:
         self._planning = state.planning
         self._out = state.out
         self._plan: Plan | None = None
+        self._changes = RecentChanges()
 
     def place(self, session: Session) -> None:
         """A place on a device as it runs now, until there is a plan that knows the client.
@@ -61,7 +63,8 @@ class Plans:
     def start(self, now_ns: int) -> None:
         """Ask the planner about things as they are."""
         state = self._state
-        problem = problem_of(self._sessions, self._devices, state.input_sizes, self._rules, self._plan)
+        changes_per_min = self._changes.per_min(now_ns)
+        problem = problem_of(self._sessions, self._devices, state.input_sizes, self._rules, self._plan, changes_per_min)
         run = self._planning.start(problem, now_ns)
         self._out.append(ev.AskPlanner(ipc.PlanRequest(run, problem)))
 
@@ -106,6 +109,7 @@ class Plans:
         old_models = models_of(device.assignment for device in self._devices)
         self._plan = Plan(plan.assignments)  # the next problem needs no reasons, and there may be thousands
         switches = self._switch(plan)
+        self._changes = self._changes.after(switches, len(problem.devices), now_ns)
         server_ms = own_ms(self._devices)
         for client_id, place in places(problem, plan):
             session = self._sessions.get(client_id)
