@@ -190,7 +190,7 @@ class SimulatedServer:
             )
         )
         self.runs += 1
-        self._changes = self._changes.after(report.changes, len(self._devices), now_ns)
+        self._changes = self._changes.after(report.changes, problem.devices, now_ns)
         self._agenda.add(now_ns + ms_to_ns(self._workload.timing.planning_ms), PlanMade(problem, plan))
 
     def _plan_at(self, at_ns: int, reason: str) -> None:

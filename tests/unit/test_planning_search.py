@@ -174,11 +174,19 @@ def test_a_restless_fleet_changes_less_and_loses_little() -> None:
 
 
 def test_changes_are_forgotten() -> None:
-    recent = RecentChanges().after(4, 2, 0).after(2, 2, WINDOW_NS)
+    two = (Device(0, "gpu"), Device(1, "gpu"))
+    recent = RecentChanges(devices=two).after(4, two, 0).after(2, two, WINDOW_NS)
     assert recent.count == pytest.approx(1.0 + 2.0 / math.e)
     assert recent.per_min(WINDOW_NS) == pytest.approx(4.0 * recent.count)
     assert recent.per_min(100 * WINDOW_NS) == pytest.approx(0.0, abs=1e-9)
-    assert RecentChanges().after(3, 0, 5).count == 3.0
+    assert RecentChanges().after(3, (), 5).count == 3.0
+
+
+def test_changes_that_a_device_calls_for_are_not_counted() -> None:
+    before, slower = (Device(0, "gpu"),), (Device(0, "gpu", 0.5),)
+    recent = RecentChanges(devices=before).after(1, slower, 0)
+    assert recent.count == 0.0
+    assert recent.after(1, slower, 0).count == 1.0
 
 
 def test_equal_variants_stay_on_the_devices_that_hold_them() -> None:

@@ -109,7 +109,7 @@ class Plans:
         old_models = models_of(device.assignment for device in self._devices)
         self._plan = Plan(plan.assignments)  # the next problem needs no reasons, and there may be thousands
         switches = self._switch(plan)
-        self._changes = self._changes.after(switches, len(problem.devices), now_ns)
+        self._changes = self._changes.after(switches, problem.devices, now_ns)
         server_ms = own_ms(self._devices)
         for client_id, place in places(problem, plan):
             session = self._sessions.get(client_id)
