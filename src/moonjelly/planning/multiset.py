@@ -30,6 +30,9 @@ from moonjelly.planning.solvers import highs
 from moonjelly.planning.tables import Lane, Tables, compile_tables
 from moonjelly.planning.uniform import best_uniform_lanes
 
+_MOST = 12.0
+"""Times ``churn`` that a change must bring at most: beyond that, resting costs more accuracy than changes are worth."""
+
 
 @dataclass(frozen=True)
 class Multiset:
@@ -41,7 +44,7 @@ class Multiset:
             planning period that is lost while the variant loads. Devices with few clients each pay less, see
             :class:`~moonjelly.planning.annealing.Annealer`.
         calm: changes per device and minute at which a further one must bring twice ``churn``; it grows with their
-            fourth power: calm fleets follow their links freely, restless ones where it pays most.
+            fourth power, up to :data:`_MOST`: calm fleets follow their links freely, restless ones where it pays most.
         relax_from: number of devices from which on the search also starts at the linear relaxation (where HiGHS is
             installed).
         hot: first temperature, in shares of one device's part of the offered load.
@@ -101,7 +104,8 @@ class _Search:
         self._options, self._packer, self._rng, self._expired = options, packer, rng, expired
         self._tables = packer.tables
         self._held = previous_lanes(self._tables)
-        churn = options.churn * (1.0 + (self._tables.problem.changes_per_min / options.calm) ** 4)
+        growth = 1.0 + (self._tables.problem.changes_per_min / options.calm) ** 4
+        churn = options.churn * min(growth, _MOST)
         self._annealer = Annealer(packer, tuple(self._held.values()), churn, expired)
 
     def run(self) -> Plan:
