@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -52,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit status. A user's error is one line, without a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
+        with contextlib.suppress(BrokenPipeError):  # of `| head`
+            print(usage(), flush=True)
         return 0
     if words[0] == "--version":
         print(__version__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import sys
@@ -30,11 +31,18 @@ def limit_bytes(end: socket.socket) -> int:
     return min(_PACKET_BYTES, end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) - _KERNELS_BYTES)
 
 
+class PeerGone(EOFError):
+    """The other process has closed its end or died."""
+
+    def __init__(self) -> None:
+        super().__init__("the other process has gone")
+
+
 class Channel:
     """One end.
 
     Raises (all methods):
-        EOFError: the other process has closed its end or died.
+        PeerGone: the other process has closed its end or died.
     """
 
     def __init__(self, end: socket.socket) -> None:
@@ -66,7 +74,7 @@ class Channel:
         except BlockingIOError:
             return False
         except (BrokenPipeError, ConnectionResetError):
-            raise EOFError("the other process has gone") from None
+            raise PeerGone from None
         return True
 
     def receive(self) -> ipc.Message:
@@ -76,7 +84,7 @@ class Channel:
         except ConnectionResetError:
             size = 0
         if not size:
-            raise EOFError("the other process has gone")
+            raise PeerGone
         return ipc.decode(self._packet[:size])
 
     def ready(self) -> Iterator[ipc.Message]:
@@ -93,6 +101,11 @@ class Channel:
         self._socket.close()
 
 
-def inherited() -> Channel:
-    """In a child: the channel whose descriptor the parent gave as the first argument."""
-    return Channel(socket.socket(fileno=int(sys.argv[1])))
+@contextlib.contextmanager
+def inherited() -> Iterator[Channel]:
+    """In a child: the channel whose descriptor the parent gave as the first argument.
+
+    The block ends without a word when the parent goes, however early: what stopped the parent is its to tell.
+    """
+    with contextlib.suppress(PeerGone):
+        yield Channel(socket.socket(fileno=int(sys.argv[1])))

@@ -166,32 +166,33 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(_NICENESS)
-    channel = inherited()
-    configure = channel.receive()
-    assert isinstance(configure, ipc.ConfigureLogs)
-    directory = Path(configure.directory)
-    try:
-        logs = {kind: CsvLog(directory / name, kind, resumed=configure.resumed) for kind, name in _FILES.items()}
-    except OSError as fault:
-        channel.send(ipc.Refused(f"logs cannot go to {directory}: {fault}", ConfigError.exit_code))
-        return
-    channel.send(ipc.LogsReady(sum(log.rows for log in logs.values())))
-    try:
-        write_rows(channel, logs)
-    except OSError as fault:
-        sys.exit(f"telemetry cannot be written to {directory}: {fault}")
-    finally:
-        for log in logs.values():
-            log.close()
+    with inherited() as channel:
+        configure = channel.receive()
+        assert isinstance(configure, ipc.ConfigureLogs)
+        directory = Path(configure.directory)
+        try:
+            logs = {kind: CsvLog(directory / name, kind, resumed=configure.resumed) for kind, name in _FILES.items()}
+        except OSError as fault:
+            channel.send(ipc.Refused(f"logs cannot go to {directory}: {fault}", ConfigError.exit_code))
+            return
+        try:
+            channel.send(ipc.LogsReady(sum(log.rows for log in logs.values())))
+            write_rows(channel, logs)
+        except OSError as fault:
+            sys.exit(f"telemetry cannot be written to {directory}: {fault}")
+        finally:
+            for log in logs.values():
+                log.close()
 
 
 def write_rows(channel: Channel, logs: dict[type[Any], CsvLog[Any]]) -> None:
-    """Until the channel ends."""
+    """Until the channel ends.
+
+    Raises:
+        PeerGone: it has.
+    """
     while True:
-        try:
-            message = channel.receive()
-        except EOFError:
-            return
+        message = channel.receive()
         if isinstance(message, ipc.LogRows):
             logs[ServerFrameRow].write_all(record.row() for record in _giving_way(message.frames))
             logs[PlanRow].write_all(message.plans)

@@ -20,26 +20,23 @@ def main() -> None:
     """Configure, say ready, plan until the endpoint goes."""
     become()
     logging.basicConfig(format="%(asctime)s planner %(levelname)s %(message)s", level=logging.WARNING)
-    channel = inherited()
-    configure = channel.receive()
-    assert isinstance(configure, ipc.ConfigurePlanner)
-    try:
-        policy = create_policy(configure.policy)
-    except MoonjellyError as fault:
-        channel.send(ipc.Refused(str(fault), fault.exit_code))
-        sys.exit(fault.exit_code)
-    channel.send(ipc.PlannerReady(configure.policy))
-    try:
+    with inherited() as channel:
+        configure = channel.receive()
+        assert isinstance(configure, ipc.ConfigurePlanner)
+        try:
+            policy = create_policy(configure.policy)
+        except MoonjellyError as fault:
+            channel.send(ipc.Refused(str(fault), fault.exit_code))
+            sys.exit(fault.exit_code)
+        channel.send(ipc.PlannerReady(configure.policy))
         serve(channel, policy, configure)
-    except EOFError:
-        return
 
 
 def serve(channel: Channel, policy: Policy, configure: ipc.ConfigurePlanner) -> None:
     """Answer requests; of several that wait, the newest.
 
     Raises:
-        EOFError: the endpoint has gone.
+        PeerGone: the endpoint has gone.
     """
     while True:
         request = channel.receive()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from moonjelly.errors import MoonjellyError
 from server import child, ipc
 from server.arena import Arena
+from server.channel import PeerGone
 
 _log = logging.getLogger(__name__)
 STOP_PATIENCE_S = 2.0
@@ -84,7 +85,7 @@ class ProcessLink:
             if not self._child.channel.send(message):
                 self._waiting.append(message)
                 self._loop.add_writer(self._child.channel.fileno(), self._writable)
-        except EOFError:
+        except PeerGone:
             _log.debug("child %d has gone; the reader will notice", self.pid)
 
     def kill(self) -> None:
@@ -113,7 +114,7 @@ class ProcessLink:
         """One message per call: the loop calls again while there are more, and nothing due in between is held up."""
         try:
             message = self._child.channel.receive()
-        except EOFError:
+        except PeerGone:
             self._died()
             return
         if self._ready.done():
@@ -127,7 +128,7 @@ class ProcessLink:
         try:
             while self._waiting and self._child.channel.send(self._waiting[0]):
                 self._waiting.popleft()
-        except EOFError:
+        except PeerGone:
             self._waiting.clear()
         if not self._waiting:
             self._loop.remove_writer(self._child.channel.fileno())

@@ -21,7 +21,7 @@ from moonjelly.types import Outcome, Variant
 from moonjelly.units import ClientInstant, ServerInstant
 from server import endpoint, ipc
 from server.arena import RUNNING, create_arena
-from server.channel import Channel, pair
+from server.channel import Channel, PeerGone, pair
 from server.config import ServerOptions
 from server.core.slots import SlotPool
 from server.endpoint import MAX_WAITING_ITEMS, Outbox, gather
@@ -78,9 +78,9 @@ class TestChannel:
         with pytest.raises(ProtocolError, match=r"a PlanReply of \d+ bytes; a message between processes has at most"):
             ours.send(ipc.PlanReply(1, None, "x" * (1 << 20), 0.0))
         ours.close()
-        with pytest.raises(EOFError, match="the other process has gone"):
+        with pytest.raises(PeerGone, match="the other process has gone"):
             theirs.receive()
-        with pytest.raises(EOFError):
+        with pytest.raises(PeerGone):
             theirs.send(ipc.Forget(1))
         theirs.close()
 

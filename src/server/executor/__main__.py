@@ -38,17 +38,17 @@ def main() -> None:
     become()
     cv2.setNumThreads(1)  # its pool is the process's, and one decode per pool thread runs here
     logging.basicConfig(format="%(asctime)s executor %(levelname)s %(message)s", level=logging.WARNING)
-    channel = inherited()
-    configure = channel.receive()
-    assert isinstance(configure, ipc.Configure)
-    arena = Arena(configure.arena_fd, configure.slots, configure.slot_bytes)
-    try:
-        serve(configure, arena, channel)
-    except ExecutorError as fault:
-        sys.exit(f"executor of device {configure.device}: {fault}")
-    except MoonjellyError as fault:
-        channel.send(ipc.Refused(str(fault), fault.exit_code))
-        sys.exit(fault.exit_code)
+    with inherited() as channel:
+        configure = channel.receive()
+        assert isinstance(configure, ipc.Configure)
+        arena = Arena(configure.arena_fd, configure.slots, configure.slot_bytes)
+        try:
+            serve(configure, arena, channel)
+        except ExecutorError as fault:
+            sys.exit(f"executor of device {configure.device}: {fault}")
+        except MoonjellyError as fault:
+            channel.send(ipc.Refused(str(fault), fault.exit_code))
+            sys.exit(fault.exit_code)
 
 
 def serve(configure: ipc.Configure, arena: Arena, channel: Channel) -> None:

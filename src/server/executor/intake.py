@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from moonjelly.errors import FrameError
 from server import ipc
-from server.channel import Channel
+from server.channel import Channel, PeerGone
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ class DirectIntake:
                     works += [prepared(submit, self._prepare) for submit in message.frames]
                 elif isinstance(message, (ipc.Serve, ipc.Forget)):
                     works.append(message)
-        except EOFError:
+        except PeerGone:
             works.append(Closed())
         return works
 
@@ -169,7 +169,7 @@ class PreparingIntake:
                         self._pool.submit(self._work, submit)
                 elif isinstance(message, (ipc.Serve, ipc.Forget)):
                     self._inbox.put(message)
-        except EOFError:
+        except PeerGone:
             self._inbox.put(Closed())
         except (OSError, RuntimeError) as fault:
             _log.warning("no more is read from the endpoint: %s: %s", type(fault).__name__, fault)

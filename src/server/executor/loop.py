@@ -26,7 +26,7 @@ from moonjelly.types import Detections, Outcome
 from moonjelly.units import NS_PER_S, ms_to_ns, ns_to_ms
 from server import ipc
 from server.arena import IDLE, RUNNING, Arena
-from server.channel import Channel
+from server.channel import Channel, PeerGone
 from server.executor.intake import Closed, Intake, Loaded, Prepared
 from server.executor.models import ResidentModels, qualified
 from server.executor.pixels import fit
@@ -318,7 +318,7 @@ class ExecutorLoop:
     def _send(self, message: ipc.Message) -> None:
         try:
             self._channel.send(message)
-        except EOFError:
+        except PeerGone:
             _log.debug("the endpoint has gone; the next receive ends this process")
 
     def _device_plan(self, serve: ipc.Serve) -> DevicePlan:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from moonjelly.errors import ConfigError, ExecutorError, MoonjellyError
 from server import ipc
+from server.channel import PeerGone
 from server.child import Child, start
 from server.profiler.options import ProfilerOptions
 
@@ -130,7 +131,7 @@ def _ready(child: Child) -> ipc.Ready:
 def _receive(child: Child, doing: str) -> ipc.Message:
     try:
         return child.channel.receive()
-    except EOFError:
+    except PeerGone:
         raise ExecutorError(f"a device's process died in {doing} (exit status {child.process.wait()})") from None
 
 

@@ -28,8 +28,7 @@ def main() -> None:
     """Serve the parent until it closes the channel."""
     become()
     cv2.setNumThreads(1)
-    channel = inherited()
-    try:
+    with inherited() as channel:
         configure = channel.receive()
         assert isinstance(configure, ipc.ConfigureProfiler)
         try:
@@ -49,8 +48,6 @@ def main() -> None:
                 channel.send(ipc.Trouble(configure.device, str(fault)))
             else:
                 channel.send(ipc.Measured(times_ms))
-    except EOFError:
-        return
 
 
 def _make(configure: ipc.ConfigureProfiler, zoo: Zoo) -> Executor:
