@@ -243,12 +243,12 @@ def write_latency(file: Path, key: str, runs: Mapping[int, Iterable[float]]) -> 
 
 
 def write_accuracy(file: Path, accuracies: Mapping[str, float]) -> None:
-    """Write key to accuracy, in the mapping's order."""
+    """Write key to accuracy (6 decimals), in the mapping's order."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="", encoding="utf-8") as sink:
         writer = csv.writer(sink, lineterminator="\n")
         writer.writerow(ACCURACY_HEADER)
-        writer.writerows((key, f"{value:.6g}") for key, value in accuracies.items())
+        writer.writerows((key, f"{value:.6f}") for key, value in accuracies.items())
 
 
 def write_provenance(directory: Path, facts: Mapping[str, Any]) -> None:

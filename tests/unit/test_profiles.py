@@ -40,7 +40,7 @@ def latency_text(directory: Path, text: str) -> None:
 def test_files_have_the_headers_of_jellyfish(directory: Path) -> None:
     lines = profiles.latency_file(directory, "128").read_text().splitlines()
     assert lines[:2] == ["ModelSize,Batch,InferenceTime", "128,1,500"]
-    assert (directory / "accuracy.txt").read_text() == "ModelSize,Accuracy\n128,0.25\n160,0.5\n"
+    assert (directory / "accuracy.txt").read_text() == "ModelSize,Accuracy\n128,0.250000\n160,0.500000\n"
 
 
 def test_a_profile_is_the_percentile_of_the_rows_after_the_warm_up(directory: Path) -> None:
