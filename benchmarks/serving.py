@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 import uvloop
 
-from moonjelly.rpc import convert
+from moonjelly.rpc import client_wire
 from moonjelly.rpc import serving_pb2 as pb
 from tests.support.serving import Server, environment, hello, jpeg, running_server, write_zoo
 
@@ -99,7 +99,7 @@ async def streams(port: int, method: str, count: int) -> AsyncIterator[list[Any]
 
 async def join(call: Any, **changes: Any) -> None:
     """Say hello and wait for a place."""
-    await call.write(convert.client_to_wire(hello(**changes)))
+    await call.write(client_wire.write(hello(**changes)))
     while True:
         message = pb.ServerMessage.FromString(await call.read())
         if message.error.code:

@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 
 from moonjelly.errors import MoonjellyError, ProtocolError
-from moonjelly.rpc import convert, messages
+from moonjelly.rpc import client_wire, messages, server_wire
 from moonjelly.units import ServerInstant
 from server.core import events as ev
 
@@ -194,13 +194,13 @@ class Endpoint:
         self._emit(ev.InputEnded(stream))
 
     def _hello(self, stream: int, data: bytes) -> None:
-        message = convert.client_from_wire(data)
+        message = client_wire.read(data)
         if not isinstance(message, messages.Hello):
             raise ProtocolError(f"the first message must be a hello, not a {type(message).__name__.lower()}")
         self._emit(ev.Joined(stream, message, secrets.token_bytes(TOKEN_BYTES)))
 
     async def _read_on(self, stream: int, read: Callable[[], Awaitable[Any]]) -> None:
-        emit, decode, now = self._emit, convert.client_from_wire, time.monotonic_ns
+        emit, decode, now = self._emit, client_wire.read, time.monotonic_ns
         while (data := await read()) is not _EOF:
             received_ns = now()
             message = decode(data)
@@ -219,7 +219,7 @@ class Endpoint:
         try:
             while items := await take():
                 for message in gather(items):
-                    await write(convert.server_to_wire(message, ServerInstant(now())))
+                    await write(server_wire.write(message, ServerInstant(now())))
         except _BROKEN as fault:
             _log.debug("a stream broke while writing: %s", fault)
 

@@ -17,7 +17,7 @@ import grpc.aio
 import numpy as np
 import pytest
 
-from moonjelly.rpc import convert, messages
+from moonjelly.rpc import client_wire, messages
 from moonjelly.types import Outcome
 from moonjelly.units import ClientInstant
 from tests.support.serving import STREAM, WireClient, environment, frame_of, hello, jpeg, running_server, welcomed
@@ -54,15 +54,15 @@ def hostile(frame_id: int, rng: np.random.Generator) -> bytes:
         case 0:
             return rng.bytes(int(rng.integers(0, 2000)))
         case 1:
-            return damaged(convert.client_to_wire(hello(name="mallory")), rng)
+            return damaged(client_wire.write(hello(name="mallory")), rng)
         case 2:
-            return damaged(convert.client_to_wire(ping), rng)
+            return damaged(client_wire.write(ping), rng)
         case 3:
-            return damaged(convert.client_to_wire(messages.Bye()), rng)
+            return damaged(client_wire.write(messages.Bye()), rng)
         case 4:
-            return damaged(convert.client_to_wire(frame_of(frame_id, PICTURE)), rng)
+            return damaged(client_wire.write(frame_of(frame_id, PICTURE)), rng)
         case _:
-            return convert.client_to_wire(frame_of(frame_id, damaged(PICTURE, rng)))
+            return client_wire.write(frame_of(frame_id, damaged(PICTURE, rng)))
 
 
 async def attack(channel: grpc.aio.Channel, rng: np.random.Generator) -> int:

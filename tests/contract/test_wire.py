@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moonjelly.errors import ProtocolError
-from moonjelly.rpc import convert, messages
+from moonjelly.rpc import boxes, client_wire, messages, server_wire
 from moonjelly.rpc import serving_pb2 as pb
 from moonjelly.types import Detections, Outcome
 from moonjelly.units import ClientInstant, ServerInstant
@@ -79,7 +79,7 @@ def result(boxes: int, **changes: Any) -> messages.Result:
 @settings(deadline=None)
 @given(client_messages)
 def test_a_clients_message_survives(message: messages.ClientMessage) -> None:
-    assert convert.client_from_wire(convert.client_to_wire(message)) == message
+    assert client_wire.read(client_wire.write(message)) == message
 
 
 pictures = st.builds(lambda size, end: bytes(size) + end, st.integers(2000, 70_000), st.binary(max_size=9))
@@ -95,7 +95,7 @@ def test_a_picture_is_read_in_place_wherever_its_message_holds_the_tag_of_its_fi
     """The numbers before the picture may look like its tag."""
     now = ClientInstant(captured_ns)
     frame = messages.Frame(frame_id, now, now, 98, 98, 98, 98, 0.0, 0.0, 98, 98, picture)
-    read = convert.client_from_wire(convert.client_to_wire(frame))
+    read = client_wire.read(client_wire.write(frame))
     assert read == frame
     assert isinstance(read, messages.Frame)
     assert isinstance(read.data, memoryview)
@@ -107,14 +107,14 @@ def test_a_picture_is_read_also_where_other_fields_follow_it_or_it_comes_twice()
     for body in (picture + head, head + other + picture):
         length = bytes([len(body) & 0x7F | 0x80, len(body) >> 7])
         assert len(body) < 1 << 14
-        read = convert.client_from_wire(bytes([2 << 3 | 2]) + length + body)
+        read = client_wire.read(bytes([2 << 3 | 2]) + length + body)
         assert isinstance(read, messages.Frame)
         assert (read.frame_id, read.data) == (7, b"x" * 2000)
 
 
 def test_an_unknown_offset_stays_unknown() -> None:
     frame = messages.Frame(1, ClientInstant(2), ClientInstant(3), 64, 64, 0, 90, 0.0, 0.0, None, 0, b"x")
-    assert convert.client_from_wire(convert.client_to_wire(frame)) == frame
+    assert client_wire.read(client_wire.write(frame)) == frame
 
 
 @settings(deadline=None)
@@ -126,7 +126,7 @@ def test_a_servers_message_survives_and_is_stamped(plan: list[messages.PlanUpdat
         plan=plan[0] if plan else None,
         pongs=(messages.Pong(ClientInstant(1), ServerInstant(2), ServerInstant(3)),),
     )
-    read = convert.server_from_wire(convert.server_to_wire(message, SENT))
+    read = server_wire.read(server_wire.write(message, SENT))
     assert read.plan == message.plan
     assert read.acks == (messages.Ack(1, ServerInstant(5), SENT, 100),)
     assert read.pongs == (messages.Pong(ClientInstant(1), ServerInstant(2), SENT),)
@@ -150,7 +150,7 @@ def test_welcome_drain_and_error_survive() -> None:
         drain=messages.Drain(3.0, "stopping"),
         error=messages.StreamError("ABORTED", "why", 4, True),
     )
-    read = convert.server_from_wire(convert.server_to_wire(message, SENT))
+    read = server_wire.read(server_wire.write(message, SENT))
     assert (read.welcome, read.drain, read.error) == (message.welcome, message.drain, message.error)
 
 
@@ -168,14 +168,14 @@ def test_welcome_drain_and_error_survive() -> None:
 )
 def test_what_the_wire_does_not_allow_is_refused_in_words(message: pb.ClientMessage, text: str) -> None:
     with pytest.raises(ProtocolError, match=text):
-        convert.client_from_wire(message.SerializeToString())
+        client_wire.read(message.SerializeToString())
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_garbage_is_refused_or_read_but_never_anything_else(data: bytes) -> None:
     try:
-        message = convert.client_from_wire(data)
+        message = client_wire.read(data)
     except ProtocolError:
         return
     assert isinstance(message, messages.Hello | messages.Frame | messages.Ping | messages.Bye)
@@ -188,9 +188,7 @@ def test_boxes_of_classes_beyond_one_byte_and_many_boxes_survive() -> None:
         sent = result(
             0, detections=Detections(draw.random((count, 4), np.float32), draw.random(count, np.float32), classes)
         )
-        (read,) = convert.server_from_wire(
-            convert.server_to_wire(messages.ServerMessage(results=(sent,)), SENT)
-        ).results
+        (read,) = server_wire.read(server_wire.write(messages.ServerMessage(results=(sent,)), SENT)).results
         np.testing.assert_array_equal(read.detections.classes, classes)
         np.testing.assert_array_equal(read.detections.boxes, sent.detections.boxes)
-        np.testing.assert_array_equal(convert.unpack(convert.pack(sent.detections)).scores, sent.detections.scores)
+        np.testing.assert_array_equal(boxes.unpack(boxes.pack(sent.detections)).scores, sent.detections.scores)

@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import simplejpeg
 
-from moonjelly.rpc import convert, messages
+from moonjelly.rpc import client_wire, messages, server_wire
 from moonjelly.units import ClientInstant
 
 STREAM = "/moonjelly.v1.Serving/Stream"
@@ -141,7 +141,7 @@ class WireClient:
 
     async def send(self, message: messages.ClientMessage) -> None:
         """Write one message."""
-        await self.send_bytes(convert.client_to_wire(message))
+        await self.send_bytes(client_wire.write(message))
 
     async def send_bytes(self, data: bytes) -> None:
         """Write raw bytes."""
@@ -159,7 +159,7 @@ class WireClient:
             return None
         if data is grpc.aio.EOF:
             return None
-        message = convert.server_from_wire(data)
+        message = server_wire.read(data)
         self.received.append(message)
         if message.welcome is not None:
             self.welcome = message.welcome

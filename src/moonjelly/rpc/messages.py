@@ -1,6 +1,7 @@
 """What travels on the native stream, as domain types (``protos/serving.proto``, ``docs/wire.md``).
 
-Only :mod:`moonjelly.rpc.convert` knows both these and the generated protobuf classes.
+Only :mod:`~moonjelly.rpc.client_wire`, :mod:`~moonjelly.rpc.server_wire` and :mod:`~moonjelly.rpc.boxes` know both
+these and the generated protobuf classes.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class PackedDetections:
-    """Boxes as they go on the wire, made by :func:`moonjelly.rpc.convert.pack` where there is time for it."""
+    """Boxes as they go on the wire, made by :func:`moonjelly.rpc.boxes.pack` where there is time for it."""
 
     count: int
     data: bytes
@@ -251,11 +252,7 @@ class ServerMessage:
     error: StreamError | None = None
 
 
-MAX_BOXES = 10_000
-"""Boxes of one result that a reader accepts."""
-
 __all__ = [
-    "MAX_BOXES",
     "PROTOCOL_VERSION",
     "SERVICE",
     "STREAM_METHOD",

@@ -14,7 +14,7 @@ import grpc
 import grpc.aio
 
 from moonjelly.errors import ConfigError, ConnectionLostError, MoonjellyError, SessionError
-from moonjelly.rpc.convert import client_to_wire, server_from_wire
+from moonjelly.rpc import client_wire, server_wire
 from moonjelly.rpc.messages import STREAM_METHOD, ClientMessage, ServerMessage
 
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
@@ -75,7 +75,7 @@ class Stream:
             ConnectionLostError: the stream has ended.
         """
         try:
-            await self._call.write(client_to_wire(message))
+            await self._call.write(client_wire.write(message))
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as fault:
             raise await self._explain(fault) from None
 
@@ -96,7 +96,7 @@ class Stream:
             if code is not grpc.StatusCode.OK:
                 raise await self._status()
             return None
-        return server_from_wire(data)
+        return server_wire.read(data)
 
     async def finish(self) -> None:
         """Say that nothing more will be written.

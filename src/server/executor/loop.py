@@ -20,7 +20,7 @@ from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, Q
 from moonjelly.errors import ExecutorError
 from moonjelly.inference.protocol import Executor, FrameInput
 from moonjelly.profiles import Profile
-from moonjelly.rpc.convert import pack
+from moonjelly.rpc.boxes import pack
 from moonjelly.rpc.messages import PackedDetections
 from moonjelly.types import Detections, Outcome
 from moonjelly.units import NS_PER_S, ms_to_ns, ns_to_ms
