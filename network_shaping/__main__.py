@@ -1,6 +1,9 @@
 """``python -m network_shaping``."""
 
-from network_shaping.app import main
+from moonjelly.interrupts import silently_interruptible
+
+with silently_interruptible():
+    from network_shaping.app import main
 
 if __name__ == "__main__":
     main()

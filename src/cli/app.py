@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from moonjelly.errors import MoonjellyError
+from moonjelly.interrupts import silently_interruptible
 from moonjelly.version import __version__
 
 
@@ -64,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"moonjelly: no command '{words[0]}'; known: {', '.join(c.name for c in COMMANDS)}", file=sys.stderr)
         return 2
     try:
-        app = importlib.import_module(command.module).app
+        with silently_interruptible():
+            app = importlib.import_module(command.module).app
         status = app(args=words[1:], prog_name=f"moonjelly {command.name}", standalone_mode=True)
     except MoonjellyError as fault:
         print(f"moonjelly {command.name}: {fault}", file=sys.stderr)

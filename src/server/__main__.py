@@ -1,6 +1,9 @@
 """``python -m server``."""
 
-from server.app import main
+from moonjelly.interrupts import silently_interruptible
+
+with silently_interruptible():
+    from server.app import main
 
 if __name__ == "__main__":
     main()

@@ -34,9 +34,14 @@ class Child:
 
 
 def start(module: str, pass_fds: tuple[int, ...] = ()) -> Child:
-    """``python -m module FD`` with one end of a fresh channel as descriptor ``FD``."""
+    """``python -m module FD PARENT`` with one end of a fresh channel as descriptor ``FD``.
+
+    The parent drains on SIGTERM or Ctrl-C, which a terminal sends to the whole group; children end when their channel
+    does. So they hear neither, from before their first instruction on: a mask is inherited.
+    """
     ours, theirs = pair()
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    heard = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         process = subprocess.Popen(
             [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
@@ -49,18 +54,13 @@ def start(module: str, pass_fds: tuple[int, ...] = ()) -> Child:
         ours.close()
         raise
     finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         theirs.close()
     return Child(process, Channel(ours))
 
 
 def become() -> None:
-    """In a child, first of all: die with the parent, and leave signals to it.
-
-    The parent drains on SIGTERM or Ctrl-C, which a terminal sends to the whole group; children end when their
-    channel does.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """In a child, first of all: die with the parent."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != int(sys.argv[2]):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -163,8 +162,6 @@ def _ignore(message: ipc.Message) -> None:
 
 def main() -> None:
     """``python -m server.logs FD PARENT``: write rows until the endpoint goes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.nice(_NICENESS)
     with inherited() as channel:
         configure = channel.receive()

@@ -99,6 +99,7 @@ class Service:
         finally:
             stopped.cancel()
             everything.cancel()
+            await asyncio.gather(everything, return_exceptions=True)
         return tuple(ready.result().kind for ready in starting)
 
     def _executor(self, device: int) -> ExecutorLink:

@@ -61,6 +61,11 @@ def refused(*arguments: str) -> tuple[int, str]:
     return done.returncode, done.stderr.decode()
 
 
+def started(pid: int, module: str) -> list[psutil.Process]:
+    """Children of ``pid`` that run ``module`` already."""
+    return [child for child in psutil.Process(pid).children() if module in child.cmdline()]
+
+
 @on_one_loop
 class TestServing:
     async def test_a_stream_of_frames_is_answered_on_time_at_the_planned_variant(self, server: Server) -> None:
@@ -236,14 +241,21 @@ class TestStopping:
                 assert await client.until(lambda message: message.drain)
                 assert await asyncio.to_thread(server.process.wait, 15) == 0
 
-    async def test_sigterm_while_it_starts(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    async def test_a_signal_to_the_group_while_it_starts(self, tmp_path: Path, number: signal.Signals) -> None:
         zoo = write_zoo(tmp_path / "zoo")
         arguments = ("--zoo", str(zoo), "--runtime", "simulated", "--port", "0", "--out", str(tmp_path / "out"))
-        process = subprocess.Popen(command(*arguments), env=environment(), stderr=subprocess.PIPE)
-        while not (children := psutil.Process(process.pid).children()):
+        process = subprocess.Popen(
+            command(*arguments), env=environment(), stderr=subprocess.PIPE, start_new_session=True
+        )
+        while not (executors := started(process.pid, "server.executor")):
             assert process.poll() is None
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        executors[0].suspend()  # so that it is not ready before the signal comes
+        children = psutil.Process(process.pid).children()
+        os.killpg(process.pid, number)
+        _, errors = process.communicate(timeout=30)
+        assert errors.decode() == "moonjelly serve: stopped while the executors were warming up\n"
+        assert process.returncode == 1
         assert not psutil.wait_procs(children, timeout=10)[1]
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import sys
 
 from moonjelly.errors import MoonjellyError
-from server.profiler.app import app
+from moonjelly.interrupts import silently_interruptible
+
+with silently_interruptible():
+    from server.profiler.app import app
 
 if __name__ == "__main__":
     try:
