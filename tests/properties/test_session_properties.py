@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from moonjelly.rpc import messages as wire
-from moonjelly.sdk.results import EncodedFrame, FrameResult
-from moonjelly.sdk.session import ANSWER_GRACE_MS, Identity, Session, Withheld
+from moonjelly.sdk.frames import ANSWER_GRACE_MS
+from moonjelly.sdk.results import EncodedFrame, FrameResult, Withheld
+from moonjelly.sdk.session import Identity, Session
 from moonjelly.types import Detections, Outcome
 from moonjelly.units import ClientInstant, ServerInstant, ms_to_ns
 

@@ -8,8 +8,7 @@ from moonjelly.rpc.messages import PlanUpdate, StageTimes, ZooInfo, ZooVariant
 from moonjelly.sdk.client import AsyncClient
 from moonjelly.sdk.connection import ConnectionState
 from moonjelly.sdk.encoding import encode
-from moonjelly.sdk.results import EncodedFrame, FrameResult
-from moonjelly.sdk.session import Withheld
+from moonjelly.sdk.results import EncodedFrame, FrameResult, Withheld
 from moonjelly.sdk.statistics import Statistics
 from moonjelly.sdk.sync import Client
 

@@ -21,8 +21,8 @@ from moonjelly.network import LinkEstimate
 from moonjelly.rpc.messages import PlanUpdate, Welcome, ZooInfo
 from moonjelly.sdk.connection import Connection, ConnectionState, StateCallback
 from moonjelly.sdk.encoding import Encoder, check_picture
-from moonjelly.sdk.results import EncodedFrame, FrameResult
-from moonjelly.sdk.session import Identity, Session, Withheld
+from moonjelly.sdk.results import EncodedFrame, FrameResult, Withheld
+from moonjelly.sdk.session import Identity, Session
 from moonjelly.sdk.statistics import Statistics
 from moonjelly.sdk.stream import Target
 from moonjelly.types import DEFAULT_GROUP, Outcome

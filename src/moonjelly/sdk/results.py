@@ -1,4 +1,4 @@
-"""How a frame ended, as an embedding program sees it."""
+"""Frames as an embedding program sees them: encoded, withheld, ended."""
 
 from __future__ import annotations
 
@@ -26,6 +26,19 @@ class EncodedFrame:
     variant: int
     quality: int
     encode_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Withheld:
+    """A frame that is not to be sent.
+
+    Attributes:
+        outcome: that it has thereby.
+        reason: in words.
+    """
+
+    outcome: Outcome
+    reason: str
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -17,8 +17,7 @@ from moonjelly.adaptation import Send
 from moonjelly.rpc.messages import PlanUpdate, ZooInfo
 from moonjelly.sdk.client import AsyncClient
 from moonjelly.sdk.connection import ConnectionState
-from moonjelly.sdk.results import EncodedFrame, FrameResult
-from moonjelly.sdk.session import Withheld
+from moonjelly.sdk.results import EncodedFrame, FrameResult, Withheld
 from moonjelly.sdk.statistics import Statistics
 
 T = TypeVar("T")
