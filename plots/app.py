@@ -24,12 +24,13 @@ from plots import (
     style,
     sweep,
 )
-from plots.frames import LogError, read_links, read_run, read_server, read_zoo
+from plots.frames import LogError, find_run, read_links, read_run, read_server, read_zoo
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
-Run = Annotated[Path, typer.Argument(help="folder of a run: a demo's, or one of a sweep")]
-Table = Annotated[Path, typer.Argument(help="runs.csv of a sweep")]
+Run = Annotated[Path, typer.Argument(help="folder of a run, or of a sweep: its newest run with a valid result")]
+Trace = Annotated[str, typer.Option(help="of a sweep, the newest run over this trace")]
+Table = Annotated[Path, typer.Argument(help="runs.csv of a sweep, or the sweep's folder")]
 Out = Annotated[Path, typer.Option(help="folder for the figure")]
 ZooName = Annotated[str, typer.Option(help="its variants, in their order")]
 Iterations = Annotated[int, typer.Option(help="use only the first so many repetitions; 0: all")]
@@ -50,9 +51,11 @@ def fig6(
 def fig7(
     run: Run,
     zoo: Annotated[str, typer.Option(help="whose variants, in their order; default: the run's")] = "",
+    trace: Trace = "",
     out: Out = Path("plots/fig_7"),
 ) -> None:
     """Adaptation over time: link, bandwidth estimate, size asked for, variant used, misses."""
+    run = _chosen(run, trace)
     names = [variant.name for variant in load_zoo(zoo or read_zoo(run)).variants]
     _save(adaptation.draw(read_run(run), names, read_links(run)), out / "fig_7")
 
@@ -65,9 +68,9 @@ def fig8(table: Table, out: Out = Path("plots/fig_8"), total_iter: Iterations = 
 
 
 @app.command()
-def fig9(run: Run, out: Out = Path("plots/fig_9")) -> None:
+def fig9(run: Run, trace: Trace = "", out: Out = Path("plots/fig_9")) -> None:
     """End-to-end latency distributions and how frames were missed."""
-    clients = read_run(run)
+    clients = read_run(_chosen(run, trace))
     _save(latency_cdf.draw(clients), out / "fig_9")
     _save(outcomes.draw(clients), out / "fig_9_misses")
 
@@ -75,6 +78,7 @@ def fig9(run: Run, out: Out = Path("plots/fig_9")) -> None:
 @app.command("stages")
 def draw_stages(run: Run, out: Out = Path("plots/out")) -> None:
     """Where the time of answered frames goes: uplink, dispatch, preprocess, queue, infer, respond."""
+    run = _chosen(run)
     frames = read_server(run)
     systems = {f"client {number}": mine for number, mine in frames.groupby("client_id")}
     if not systems:
@@ -85,7 +89,8 @@ def draw_stages(run: Run, out: Out = Path("plots/out")) -> None:
 @app.command("bursts")
 def draw_bursts(run: Run, out: Out = Path("plots/out")) -> None:
     """Lengths of miss bursts, per client."""
-    found = {f"client {number}": bursts.of_clients([frames]) for number, frames in sorted(read_run(run).items())}
+    clients = read_run(_chosen(run))
+    found = {f"client {number}": bursts.of_clients([frames]) for number, frames in sorted(clients.items())}
     lengths = {label: mine for label, (mine, _) in found.items()}
     _save(bursts.draw(lengths, {label: captured for label, (_, captured) in found.items()}), out / "bursts")
 
@@ -120,8 +125,14 @@ def accuracy_and_misses(
     _save(accuracy_misses.draw(_read_csv(table)), out / "accuracy_misses")
 
 
+def _chosen(place: Path, trace: str = "") -> Path:
+    run = find_run(place, trace)
+    print(f"drawing {run}")
+    return run
+
+
 def _read_table(path: Path, total_iter: int) -> pd.DataFrame:
-    table = _read_csv(path)
+    table = _read_csv(path / "runs.csv" if path.is_dir() else path)
     if "repetition" not in table.columns:
         raise LogError(f"{path} has no finished run")
     return table[table["repetition"] < total_iter] if total_iter else table

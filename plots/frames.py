@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -20,7 +21,41 @@ class LogError(MoonjellyError):
 
 
 DEFAULT_ZOO = "synthetic"
+RECORD = "run.json"
+"""Says of a sweep's run what it was and how it ended."""
+_SWEEP_DEPTH = 4
+"""Folders from a sweep to a run: trace, policy, setting, repetition."""
 _NEEDED = ("client_id", "frame_id", "capture_ts", "outcome", "e2e_latency", "slo_ms", "used_model", "bandwidth_bps")
+
+
+def find_run(place: Path, trace: str = "") -> Path:
+    """The run that a folder stands for: itself, or the newest one with a valid result below a sweep's folder.
+
+    Folders on the way may be symbolic links.
+
+    Args:
+        place: folder of a run, of a sweep, or of one of a sweep's traces, policies or settings.
+        trace: of a sweep, only runs over this trace.
+
+    Raises:
+        LogError: there is no such folder, or no such run in it.
+    """
+    if not place.is_dir():
+        raise LogError(f"there is no folder {place}; 'moonjelly experiment run' and 'demo' make some")
+    if (place / RECORD).exists():
+        return place
+    found = [path for depth in range(_SWEEP_DEPTH, 0, -1) for path in place.glob("*/" * depth + RECORD)]
+    records = {path.parent: _read_record(path) for path in found if _is_kept(path.relative_to(place))}
+    if not records:
+        return place
+    valid = {run: record for run, record in records.items() if record.get("state") == "done"}
+    if not valid:
+        raise LogError(f"none of the {len(records)} runs below {place} has a valid result; their {RECORD} say why")
+    wanted = [run for run, record in valid.items() if trace in ("", record.get("trace"))]
+    if not wanted:
+        others = ", ".join(sorted({str(record.get("trace")) for record in valid.values()}))
+        raise LogError(f"no run over {trace} below {place}; there are runs over {others}: name one with --trace")
+    return max(wanted, key=lambda run: (run / RECORD).stat().st_mtime_ns)
 
 
 def find_frame_logs(run: Path) -> list[Path]:
@@ -93,13 +128,22 @@ def read_run(run: Path) -> dict[int, pd.DataFrame]:
 
 def read_zoo(run: Path) -> str:
     """Name of the zoo that a run of a sweep was served with; the default zoo where the run does not say."""
-    try:
-        record = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return DEFAULT_ZOO
+    record = _read_record(run / RECORD) if (run / RECORD).exists() else {}
     return str(record.get("conditions", {}).get("zoo", DEFAULT_ZOO))
 
 
+def _read_record(path: Path) -> dict[str, Any]:
+    try:
+        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as fault:
+        raise LogError(f"{path} cannot be read: {fault}") from None
+    return told
+
+
 def _is_clients(path: Path) -> bool:
-    """Not the server's log, and not of an attempt that was given up."""
-    return "server" not in path.parts and not any(part.startswith("attempt-") for part in path.parts)
+    return "server" not in path.parts and _is_kept(path)
+
+
+def _is_kept(path: Path) -> bool:
+    """Whether a file is not of an attempt that was given up."""
+    return not any(part.startswith("attempt-") for part in path.parts)

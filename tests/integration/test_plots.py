@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -18,7 +21,7 @@ from moonjelly.repository import load_zoo
 from moonjelly.types import Outcome
 from plots import adaptation, bursts, latency_cdf, outcomes, policies, profile, stages, style, sweep
 from plots.app import app
-from plots.frames import LogError, read_links, read_run, read_server
+from plots.frames import LogError, find_run, read_links, read_run, read_server
 from tests.support.logs import VARIANTS, record, write_run, write_sweep
 
 OK, LATE, LOST, SKIPPED = Outcome.ON_TIME, Outcome.LATE, Outcome.LOST, Outcome.SKIPPED
@@ -158,6 +161,50 @@ def test_every_command_draws_without_a_warning(run: Path, tmp_path: Path) -> Non
         app([*words, "--out", str(out)], standalone_mode=False)
     names = ["fig_6", "fig_7", "fig_8_synthetic_trace", "fig_9", "fig_9_misses", "stages", "bursts", "policies"]
     assert {path.name for path in out.iterdir()} == {f"{name}.{kind}" for name in names for kind in ("pdf", "png")}
+
+
+def test_a_sweeps_folder_stands_for_its_newest_valid_run(tmp_path: Path) -> None:
+    write_sweep(tmp_path / "my sweep")
+    (tmp_path / "traces").mkdir()
+    (tmp_path / "my sweep" / "synthetic_trace").rename(tmp_path / "elsewhere")
+    (tmp_path / "traces" / "synthetic_trace").symlink_to(tmp_path / "elsewhere")
+    place = tmp_path / "link"
+    place.symlink_to(tmp_path / "traces")
+    records = sorted(place.glob("*/*/*/*/run.json"))
+    chosen, given_up = records[2], records[1].parent / "attempt-0"
+    given_up.mkdir()
+    (given_up / "run.json").write_text(records[1].read_text())
+    for path in records:
+        valid = json.loads(path.read_text())["state"] == "done"
+        os.utime(path, (2e9 if path == chosen else 1e9, 2e9 if path == chosen else 1e9 if valid else 3e9))
+    os.utime(given_up / "run.json", (3e9, 3e9))
+    assert find_run(place) == find_run(place, "synthetic_trace") == chosen.parent
+    assert find_run(records[1].parent) == records[1].parent, "a run stands for itself"
+
+
+def test_no_run_to_draw_is_said_with_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(LogError, match=r"there is no folder .*nowhere; 'moonjelly experiment run'"):
+        find_run(tmp_path / "nowhere")
+    write_sweep(tmp_path)
+    with pytest.raises(LogError, match=r"no run over wifi_trace .* runs over synthetic_trace: name one with --trace"):
+        find_run(tmp_path, "wifi_trace")
+    failed = tmp_path / "synthetic_trace" / "sa-dp" / "clients-4_slo-75_fps-15_synthetic"
+    with pytest.raises(LogError, match=r"none of the 1 runs below .* has a valid result"):
+        find_run(failed)
+
+
+@pytest.mark.parametrize("number", [7, 8, 9])
+def test_jellyfishs_scripts_draw_from_a_folder_of_ones_own(root: Path, tmp_path: Path, number: int) -> None:
+    """By a relative path with a blank, through a symbolic link, called from anywhere."""
+    write_sweep(tmp_path / "results")
+    (tmp_path / "my logs").symlink_to(tmp_path / "results")
+    script = root / "plots" / f"fig_{number}" / "run.sh"
+    environment = {**os.environ, "log_path": "my logs", "total_iter": "1"}
+    done = subprocess.run(
+        [script, "--out", "my figures"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "my figures").glob(f"fig_{number}*.pdf"))
 
 
 def test_the_report_is_one_file_with_everything_in_it(tmp_path: Path) -> None:
