@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cli.machine import machine, versions
 from cli.testbed import machines
 from cli.testbed.layout import Layout
+from experiment_manager.sweep import OVERHEAD_S, STARVED_MS
 from moonjelly.clock import CpuClock
 from moonjelly.network import prior_bytes
 from moonjelly.profiles import Profile, ProfileOptions
@@ -66,11 +67,6 @@ ALLOWED_MISSES = {False: 0.001, True: 0.004}
 GAIN = {False: 0.012, True: 0.0}
 CHANGES_PER_MIN = 37.5
 """Half of the fewest that the published code needed."""
-STARVED_MS = 0.3
-"""Measured on two cores with other work: where processes waited 0.3 ms a turn the misses were the simulation's, at 0.4
-to 0.55 ms one to two points above, at 0.9 ms seven; at real-time priority they wait for 0.03 to 0.08 ms."""
-OVERHEAD_S = 15.0
-"""To start, settle and collect a run (measured)."""
 
 
 @dataclass(frozen=True)
