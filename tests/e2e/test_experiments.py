@@ -19,7 +19,8 @@ import pytest
 from cli.testbed import machines
 from cli.testbed.layout import Layout
 
-NAME = "t2"
+NAME = f"e{os.getpid()}"
+"""Of this process, so that two test runs on one host leave each other's testbed alone."""
 ENDED_S = 110.0
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
@@ -394,7 +395,8 @@ def test_one_command_goes_from_nothing_to_figures_and_report(root: Path, tmp_pat
     if found := machines.problems():
         pytest.skip("network namespaces not available: " + "; ".join(found))
     out = tmp_path / "demo"
-    command = [sys.executable, "-m", "cli", "testbed", "demo", "--name", "t3", "--clients", "1", "--seconds", "3"]
+    name = f"d{os.getpid()}"
+    command = [sys.executable, "-m", "cli", "testbed", "demo", "--name", name, "--clients", "1", "--seconds", "3"]
     command += ["--policies", "multiset", "--starved-ms", "10000", "--out", str(out)]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=450)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -402,4 +404,4 @@ def test_one_command_goes_from_nothing_to_figures_and_report(root: Path, tmp_pat
     assert figures == {f"fig_{name}.pdf" for name in ("6", "7", "8_synthetic_trace", "9", "9_misses")}
     assert "4 runs, 4 with a valid result" in (out / "report.html").read_text()
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
-    assert "mj-t3-" not in listed
+    assert f"mj-{name}-" not in listed

@@ -16,7 +16,8 @@ from cli.testbed import machines
 from cli.testbed.layout import Layout
 
 pytestmark = pytest.mark.netns
-NAME = "t1"
+NAME = f"t{os.getpid()}"
+"""Of this process, so that two test runs on one host leave each other's testbed alone."""
 
 
 @pytest.fixture(autouse=True)
