@@ -19,7 +19,7 @@ from rich.table import Table
 
 from cli.accounts import Participant, settle
 from cli.machine import machine, versions
-from experiment_manager.checks import Finding, Wanted, check
+from experiment_manager.checks import Finding, Wanted, check, check_golden, is_file
 from experiment_manager.client_lines import read_configurations
 from experiment_manager.hosts import Hosts, read_hosts
 from experiment_manager.runner import Runner
@@ -38,6 +38,7 @@ HostsFile = Annotated[
 SweepFile = Annotated[Path | None, typer.Option("--sweep", help="TOML file with the matrix; options below override it")]
 Out = Annotated[Path, typer.Option(help="where results are collected; an interrupted sweep resumes there")]
 DEFAULT_OUT = Path("logs") / "experiment_manager"
+_ROOT = Path(__file__).resolve().parents[2]
 _LISTED = 24
 _SPEED_S = 7200.0
 """Over how long the time left is estimated: long, because a run takes minutes."""
@@ -112,6 +113,7 @@ def run_sweep(
     if dry_run:
         return
     findings = check(machines, Wanted(matrix.shaping, matrix.traces, matrix.sources))
+    findings += check_golden(matrix.sources, _ROOT) if _is_scored(matrix.runtime) else []
     if any(finding.problems for finding in findings):
         _print_findings(console, findings)
         raise typer.Exit(1)
@@ -231,7 +233,7 @@ def _settle(matrix: Sweep, run: Run, directory: Path) -> None:
             f"client-{device.client_id}",
             device.slo_ms,
             device.fps,
-            source_of(run, device),
+            str(_ROOT / source) if is_file(source := source_of(run, device)) else source,
             logs / "client" / f"host_{device.client_id}",
         )
         for device in run.devices
@@ -242,9 +244,14 @@ def _settle(matrix: Sweep, run: Run, directory: Path) -> None:
         seconds=matrix.seconds,
         plans=logs / "server" / "plans.csv",
         into=directory,
-        score=matrix.runtime != "simulated",
+        score=_is_scored(matrix.runtime) and "://" not in run.source,
         warmup_s=matrix.warmup_s,
     )
+
+
+def _is_scored(runtime: str) -> bool:
+    """Whether there are detections to compare with the golden model's."""
+    return runtime != "simulated"
 
 
 def _hosts(path: Path | None) -> Hosts:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from experiment_manager.hosts import Host, Hosts
@@ -71,7 +73,24 @@ class Wanted:
     @property
     def files(self) -> tuple[str, ...]:
         """Sources that are files or folders."""
-        return tuple(source for source in self.sources if "://" not in source and not source.startswith("synthetic"))
+        return tuple(source for source in self.sources if is_file(source))
+
+
+def is_file(source: str) -> bool:
+    """Whether a source is a file or folder: neither live nor a scene."""
+    return "://" not in source and not source.startswith("synthetic")
+
+
+def check_golden(sources: Sequence[str], root: Path) -> list[Finding]:
+    """Check this machine for the videos that detections are compared with: as on the clients, relative to the clone.
+
+    Args:
+        sources: that the devices see.
+        root: the clone here.
+    """
+    absent = [source for source in sources if is_file(source) and not (root / source).exists()]
+    remedy = "no file {} here, where F1 is computed: copy it, or take it out of sources"
+    return [Finding("this one", "manager", {}, tuple(remedy.format(root / one) for one in absent))] if absent else []
 
 
 def check(hosts: Hosts, wanted: Wanted) -> list[Finding]:

@@ -2,7 +2,8 @@
 # Jellyfish's experiment script: its variables, run by `moonjelly experiment run`.
 #   server_ip=… client_ip=… network_trace_type=synthetic_trace total_iter=1 ./run_experiments.sh
 # clients_cfg=FILE_OR_FOLDER reads Jellyfish's client lines (several client machines); hosts=FILE names a hosts file
-# instead of the addresses; identity_file and known_hosts override those of SSH. Further arguments go to `experiment run`.
+# instead of the addresses; identity_file and known_hosts override those of SSH; log_path=DIR collects elsewhere than in
+# logs/experiment_manager. Relative paths are relative to where this is called. Further arguments: of `experiment run`.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=$root/.venv/bin/python
@@ -37,7 +38,6 @@ interface = "${client_network_iface:-eth0}"
 TOML
     hosts=/dev/fd/3
 fi
-cd "$root"
 PYTHONPATH=$root/src:$root exec "$python" -m cli experiment run --hosts "$hosts" \
     --traces "${network_trace_type:-synthetic_trace}" --repetitions "${total_iter:-3}" \
-    --out "${log_path:-logs/experiment_manager}" ${clients_cfg:+--clients-cfg "$clients_cfg"} "$@"
+    --out "${log_path:-$root/logs/experiment_manager}" ${clients_cfg:+--clients-cfg "$clients_cfg"} "$@"

@@ -48,6 +48,16 @@ def test_an_idle_process_is_not_starved() -> None:
     assert judge({"network-left": end(0.0, 0.0)}, 0.0).state == "done"
 
 
+def test_the_manager_needs_the_videos_that_it_scores(tmp_path: Path) -> None:
+    (tmp_path / "there.mp4").touch()
+    assert checks.check_golden(("there.mp4", "synthetic:3", "rtsp://camera/1"), tmp_path) == []
+    (found,) = checks.check_golden(("there.mp4", "gone.mp4", "/gone/too.mp4"), tmp_path)
+    assert [problem.split(" here")[0] for problem in found.problems] == [
+        f"no file {tmp_path / 'gone.mp4'}",
+        "no file /gone/too.mp4",
+    ]
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [
