@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from moonjelly.planning.best_effort import devices_for_starved
+from moonjelly.planning.head_room import limit_fps
 from moonjelly.planning.problem import Assignment, Device, Plan, Problem
 from moonjelly.profiles import Profile
 
@@ -107,9 +108,9 @@ def newcomer(
             continue
         place = _on(one.device, assignment, profiles)
         profile = profiles[one.device.kind, group]
-        capacity_fps = rho * profile.throughput(assignment.variant, assignment.batch, one.device.speed)
+        most_fps = limit_fps(profile, assignment.variant, assignment.batch, one.device.speed, rho)
         in_time = latency_factor * place.infer_ms <= budget_ms[assignment.variant]
-        if in_time and one.load_fps + fps <= capacity_fps:
+        if in_time and one.load_fps + fps < most_fps:
             return place
     return Place(reason=NO_ROOM_NOW)
 

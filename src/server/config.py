@@ -13,6 +13,7 @@ from moonjelly import dispatching, planning
 from moonjelly.config import Options
 from moonjelly.errors import ConfigError
 from moonjelly.planning.cadence import INTERVAL_NS
+from moonjelly.planning.head_room import DEFAULT_RHO
 from moonjelly.types import DEFAULT_GROUP
 from moonjelly.units import NS_PER_S
 
@@ -79,7 +80,7 @@ class ServerOptions(Options):
     plan_budget_s: Positive = 0.25
     resident: Annotated[int, Field(ge=0)] = 0
     max_batch: Annotated[int, Field(ge=1, le=256)] = 12
-    rho: Fraction = 0.9
+    rho: Fraction = DEFAULT_RHO
     latency_factor: Positive = 2.0
     token: str = ""
     tls_cert: Path | None = None

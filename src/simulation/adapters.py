@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import replace
 from typing import Protocol
 
 from moonjelly import adaptation, network
@@ -92,8 +93,7 @@ class AdaptiveClient:
 
     def answered(self, next_variant: int) -> None:
         """See :class:`Adapter`."""
-        view = self._view
-        self._view = PlanView(view.placed, next_variant, view.infer_ms, view.overhead_ms)
+        self._view = replace(self._view, variant=next_variant)
 
     def planned(self, view: PlanView) -> None:
         """See :class:`Adapter`."""
@@ -155,8 +155,7 @@ class JellyfishClient:
 
     def answered(self, next_variant: int) -> None:
         """See :class:`Adapter`."""
-        view = self._view
-        self._view = PlanView(view.placed, next_variant, view.infer_ms, view.overhead_ms)
+        self._view = replace(self._view, variant=next_variant)
 
     def planned(self, view: PlanView) -> None:
         """See :class:`Adapter`."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from moonjelly import dispatching, planning
 from moonjelly.errors import ConfigError
+from moonjelly.planning.head_room import DEFAULT_RHO
 
 NETWORKS = ("moonjelly", "jellyfish")
 
@@ -19,14 +20,14 @@ class System:
         dispatcher: of :func:`moonjelly.dispatching.names`.
         network: ``moonjelly``: estimation, learnt frame sizes and adaptation of this library. ``jellyfish``:
             error-based filter and harmonic mean, a fixed table of frame sizes, no skipping, no new channel.
-        rho: share of a device that may be planned.
+        rho: share of a device's throughput that may be planned.
         measures_speed: whether it counts with what its devices do, or with their profiles.
     """
 
     policy: str = planning.DEFAULT_POLICY
     dispatcher: str = dispatching.DEFAULT
     network: str = "moonjelly"
-    rho: float = 0.9
+    rho: float = DEFAULT_RHO
     measures_speed: bool = True
 
     def __post_init__(self) -> None:
@@ -65,4 +66,4 @@ def parse(text: str) -> System:
         raise ConfigError(f"'{text}' has {len(parts)} parts; a system is policy[+dispatcher[+network]]")
     names = dict(zip(("policy", "dispatcher", "network"), parts, strict=False))
     paper = parts[0].partition(":")[0] == "sa-dp"
-    return System(**names, rho=1.0 if paper else 0.9, measures_speed=not paper)
+    return System(**names, rho=1.0 if paper else DEFAULT_RHO, measures_speed=not paper)

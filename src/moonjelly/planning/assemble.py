@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from moonjelly.planning.check import serves_alone
+from moonjelly.planning.head_room import limit_fps
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
 from moonjelly.planning.tables import Tables
@@ -63,12 +64,11 @@ def previous_lanes(tables: Tables) -> dict[int, int]:
         return {}
     held = {one.device_id: (one.group, one.variant) for one in previous.assignments}
     found = {}
-    for index, device_class in enumerate(tables.classes):
-        for position in device_class.positions:
-            before = held.get(tables.problem.devices[position].device_id)
-            lane = tables.lane_index.get((index, *before)) if before is not None else None
-            if lane is not None:
-                found[position] = lane
+    for position in tables.class_of:
+        before = held.get(tables.problem.devices[position].device_id)
+        lane = tables.lane_at(position, *before) if before is not None else None
+        if lane is not None:
+            found[position] = lane
     return found
 
 
@@ -122,7 +122,7 @@ def smallest_batch(problem: Problem, draft: Draft, clients: Iterable[Client]) ->
     for batch in range(1, profile.max_batch + 1):
         if problem.latency_factor * profile.latency(draft.variant, batch, draft.device.speed) > patience:
             return None
-        if not members or load < problem.rho * profile.throughput(draft.variant, batch, draft.device.speed):
+        if not members or load < limit_fps(profile, draft.variant, batch, draft.device.speed, problem.rho):
             return batch
     return None
 
@@ -154,7 +154,7 @@ def room_of(problem: Problem, draft: Draft) -> float:
     patience = min((client.budget_ms[draft.variant] for client in draft.clients), default=math.inf)
     limit = max(
         (
-            problem.rho * profile.throughput(draft.variant, batch, speed)
+            limit_fps(profile, draft.variant, batch, speed, problem.rho)
             for batch in range(1, profile.max_batch + 1)
             if problem.latency_factor * profile.latency(draft.variant, batch, speed) <= patience
         ),

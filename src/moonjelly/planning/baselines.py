@@ -55,11 +55,10 @@ class AwsClient:
     ) -> Plan:
         """Count the demand; nothing is drawn."""
         tables = compile_tables(problem)
-        class_of = {position: index for index, one in enumerate(tables.classes) for position in one.positions}
         lanes = []
         for group, positions in share_devices(problem).items():
             for position, variant in zip(positions, _demanded(problem, group, positions), strict=False):
-                lane = tables.lane_index.get((class_of[position], group, variant))
+                lane = tables.lane_at(position, group, variant)
                 if lane is not None:
                     lanes.append(lane)
         return assemble(Packer(tables), sorted(lanes))
@@ -89,11 +88,7 @@ class FixedSloShare:
         blind = replace(problem, clients=tuple(self._blind(client) for client in problem.clients))
         chosen = SaDp().plan(blind, seed=seed, time_budget_ms=time_budget_ms, clock=clock)
         tables = compile_tables(problem)
-        class_of = {position: index for index, one in enumerate(tables.classes) for position in one.positions}
-        found = [
-            tables.lane_index.get((class_of[position], one.group, one.variant))
-            for position, one in enumerate(chosen.assignments)
-        ]
+        found = [tables.lane_at(position, one.group, one.variant) for position, one in enumerate(chosen.assignments)]
         return assemble(Packer(tables), sorted(lane for lane in found if lane is not None))
 
     def _blind(self, client: Client) -> Client:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from moonjelly.errors import ProblemError
+from moonjelly.planning.head_room import limit_fps
 from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
 from moonjelly.profiles import Profile
 
@@ -114,7 +115,7 @@ def _fits(problem: Problem, profile: Profile, speed: float, client: Client) -> b
         for batch in range(1, profile.max_batch + 1):
             if problem.latency_factor * profile.latency(variant, batch, speed) > budget:
                 break
-            if client.fps < problem.rho * profile.throughput(variant, batch, speed):
+            if client.fps < limit_fps(profile, variant, batch, speed, problem.rho):
                 return True
     return False
 
@@ -170,7 +171,7 @@ def _check_members(
     slack_ms: dict[int, float],
 ) -> None:
     needed_ms = problem.latency_factor * profile.latency(assignment.variant, assignment.batch, device.speed)
-    limit = problem.rho * profile.throughput(assignment.variant, assignment.batch, device.speed)
+    limit = limit_fps(profile, assignment.variant, assignment.batch, device.speed, problem.rho)
     if members and not load < limit:
         violations.append(f"device {device.device_id} is offered {load:.6g} frames/s; it must be below {limit:.6g}")
     for client in members:

@@ -2,7 +2,8 @@
 
 A plan maps every client to one device or rejects it; every device runs one (group, variant) at one batch size.
 A client *fits* a device running variant ``j`` at batch ``b`` iff ``latency_factor * lat[j, b] <= budget[j]``; the
-clients of a device must offer less load than ``rho`` of its throughput (Jellyfish, section III; ``docs/planning.md``).
+clients of a device must offer less load than its throughput less some head-room (Jellyfish, section III;
+``docs/planning.md``).
 
 What cannot mean anything (NaN, a negative rate, an id twice) is a :class:`~moonjelly.errors.ProblemError` when the
 object is made, so that no policy ever sees it. What merely cannot be served (a dead link, no device, a group without
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from moonjelly.errors import ProblemError
+from moonjelly.planning.head_room import DEFAULT_RHO
 from moonjelly.profiles import Profile
 from moonjelly.types import DEFAULT_GROUP
 
@@ -135,7 +137,8 @@ class Problem:
         profiles: (device kind, group) to profile; all profiles of a group list the same variants.
         previous: the plan in force, for warm starts and the churn penalty; it may know other clients and devices.
         latency_factor: one batch waiting and one running (2 in the paper).
-        rho: share of a device's throughput that may be planned, in (0, 1].
+        rho: share of a device's throughput that may be planned, in (0, 1]; more of it where batches are long, see
+            :func:`~moonjelly.planning.head_room.limit_fps`.
         changes_per_min: variants changed per device and minute of late; the more, the more a further change should
             bring.
 
@@ -149,7 +152,7 @@ class Problem:
     profiles: Mapping[tuple[str, str], Profile]
     previous: Plan | None = None
     latency_factor: float = 2.0
-    rho: float = 0.9
+    rho: float = DEFAULT_RHO
     changes_per_min: float = 0.0
 
     def __post_init__(self) -> None:

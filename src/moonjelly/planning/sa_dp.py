@@ -92,14 +92,13 @@ def by_decreasing_budget(tables: Tables, lane: Lane) -> list[Row]:
 def _origin(origin: str, tables: Tables, rng: np.random.Generator) -> list[int]:
     """One lane per device that has any, in the order of the positions."""
     held = previous_lanes(tables) if origin == "previous" else {}
-    class_of = {position: index for index, one in enumerate(tables.classes) for position in one.positions}
     lanes = []
     for group, positions in share_devices(tables.problem).items():
         for position in positions:
             kind = tables.problem.devices[position].kind
             count = len(tables.problem.profiles[kind, group].variants)
             variant = int(rng.integers(count)) if origin == "random" else count - 1
-            lane = held.get(position, tables.lane_index.get((class_of[position], group, variant)))
+            lane = held.get(position, tables.lane_at(position, group, variant))
             if lane is not None:
                 lanes.append(lane)
     return lanes

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from moonjelly.planning.head_room import limit_fps
 from moonjelly.planning.problem import Client, Problem
 from moonjelly.profiles import Profile
 
@@ -79,6 +80,7 @@ class Tables:
         members: per type, indices into ``problem.clients``.
         flexibility: per type, the sum of its largest batches over all lanes: how easily it finds another place.
         lane_index: (device class, group, variant) to lane.
+        class_of: position of a device to its class.
     """
 
     problem: Problem
@@ -91,6 +93,7 @@ class Tables:
     members: tuple[tuple[int, ...], ...]
     flexibility: tuple[int, ...]
     lane_index: Mapping[tuple[int, str, int], int]
+    class_of: Mapping[int, int]
 
     @property
     def full(self) -> bytes:
@@ -101,6 +104,10 @@ class Tables:
     def on_grid(self) -> bool:
         """All rates are multiples of the unit."""
         return all(abs(rate - true) <= _RATE_SLACK for rate, true in zip(self.rate, self.true_rate, strict=True))
+
+    def lane_at(self, position: int, group: str, variant: int) -> int | None:
+        """The lane of a variant on the device at ``position``; ``None`` where nobody asks for the group."""
+        return self.lane_index.get((self.class_of[position], group, variant))
 
     def load(self, remaining: bytes) -> int:
         """Units of load that the clients of a state offer."""
@@ -145,6 +152,7 @@ def compile_tables(problem: Problem, *, merge: bool = True) -> Tables:
         members=tuple(members for _, _, members in types),
         flexibility=tuple(columns.sum(axis=0).tolist()),
         lane_index={(lane.device_class, lane.group, lane.variant): index for index, lane in enumerate(lanes)},
+        class_of={position: index for index, one in enumerate(classes) for position in one.positions},
     )
 
 
@@ -163,7 +171,7 @@ def _classes(problem: Problem) -> tuple[DeviceClass, ...]:
 
 
 class _Limits:
-    """Frames/s that a device may be offered, ``rho * throughput``, per class and group."""
+    """Frames/s that a device must not be offered, ``(M, B)`` per class and group."""
 
     def __init__(self, problem: Problem, classes: tuple[DeviceClass, ...]) -> None:
         self.groups = sorted({client.group for client in problem.clients})
@@ -172,8 +180,12 @@ class _Limits:
             for group in self.groups:
                 profile = problem.profiles.get((one.kind, group))
                 if profile is not None:
-                    batches = np.arange(1, profile.max_batch + 1)
-                    self.of[index, group] = problem.rho * (1000.0 * batches / _latencies(profile, one.speed))
+                    batches = range(1, profile.max_batch + 1)
+                    rows = [
+                        [limit_fps(profile, variant, batch, one.speed, problem.rho) for batch in batches]
+                        for variant in range(len(profile.variants))
+                    ]
+                    self.of[index, group] = np.array(rows, np.float64)
 
     def highest(self, group: str | None = None) -> float:
         return max((float(one.max()) for (_, name), one in self.of.items() if group in (None, name)), default=0.0)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError
 from moonjelly.planning.assemble import assemble
+from moonjelly.planning.head_room import limit_fps
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.planning.sharing import share_devices
@@ -102,7 +103,7 @@ def capacity_within(problem: Problem, position: int, group: str, variant: int, b
     profile = problem.profiles[device.kind, group]
     return max(
         (
-            problem.rho * profile.throughput(variant, batch, device.speed)
+            limit_fps(profile, variant, batch, device.speed, problem.rho)
             for batch in range(1, profile.max_batch + 1)
             if problem.latency_factor * profile.latency(variant, batch, device.speed) <= budget_ms
         ),
@@ -120,8 +121,7 @@ def _plan_uniform(problem: Problem, choose: Callable[[str, list[int]], int]) -> 
 
 
 def _lanes(tables: Tables, group: str, positions: Iterable[int], variant: int) -> list[int]:
-    class_of = {position: index for index, one in enumerate(tables.classes) for position in one.positions}
-    found = [tables.lane_index.get((class_of[position], group, variant)) for position in positions]
+    found = [tables.lane_at(position, group, variant) for position in positions]
     return sorted(lane for lane in found if lane is not None)
 
 
