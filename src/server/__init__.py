@@ -1,1 +1,1 @@
-"""TBD."""
+"""The server role: endpoint, deciding core, planner, executor and log processes, profiler."""

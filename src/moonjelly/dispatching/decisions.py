@@ -98,7 +98,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Answer these frames without running them, now, and ask again."""
+    """Answer these frames without running them, now, and ask again.
+
+    Attributes:
+        frames: that cannot be run in time, or that the policy gives up.
+        reason: in words, for the client and the log.
+    """
 
     frames: tuple[QueuedFrame, ...]
     reason: str

@@ -18,13 +18,13 @@ HARMONIC_WINDOW_NS = NS_PER_S
 
 
 def raw_bandwidth_bps(exchange: Exchange) -> float:
-    """One exchange's sample: bits over the whole network time, queueing and propagation included."""
+    """One exchange's sample, bit/s: bits over the whole network time, queueing and propagation included."""
     return exchange.size_bytes * 8.0 * NS_PER_S / max(1, exchange.round_trip_ns)
 
 
 @dataclass(frozen=True, slots=True)
 class ErrorBasedFilter:
-    """Error-based filter over :func:`raw_bandwidth_bps`.
+    """Error-based filter (Kim and Noble, MobiCom 2001) over :func:`raw_bandwidth_bps`.
 
     Attributes:
         bandwidth_bps: the estimate; 0 before the first sample.

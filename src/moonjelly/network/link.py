@@ -15,15 +15,21 @@ from moonjelly.units import NS_PER_S, ClientInstant, ns_to_ms
 
 @dataclass(frozen=True, slots=True)
 class LinkState:
-    """State of a link's estimators. Start with ``LinkState()``; advance with :func:`observe`."""
+    """State of a link's estimators. Start with ``LinkState()``; advance with :func:`observe`.
+
+    Attributes:
+        bandwidth: of the uplink filters; ``None``, as the next two, before their first sample.
+        round_trip: of the windows of smallest delays.
+        offset: of the bounds on the clock offset.
+        heard: when the last answer came.
+        proven_bytes: size of the largest frame delivered lately; fades with every later one.
+    """
 
     bandwidth: BandwidthState | None = None
     round_trip: RoundTripState | None = None
     offset: OffsetState | None = None
     heard: ClientInstant | None = None
-    """When the last answer came."""
     proven_bytes: float = 0.0
-    """Size of the largest frame delivered lately; fades with every later one."""
 
 
 @dataclass(frozen=True, slots=True)

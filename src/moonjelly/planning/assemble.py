@@ -21,7 +21,14 @@ from moonjelly.types import DEFAULT_GROUP
 
 @dataclass(slots=True)
 class Draft:
-    """A device while its plan is being made."""
+    """A device while its plan is being made.
+
+    Attributes:
+        device: the device.
+        group: model group that it is to serve.
+        variant: index into the group's profile.
+        clients: that it serves so far; :func:`finish` adds to them.
+    """
 
     device: Device
     group: str

@@ -1,1 +1,1 @@
-"""TBD."""
+"""The wire: generated stubs, and the conversion between them and domain types."""

@@ -83,7 +83,13 @@ ClientMessage = Hello | Frame | Ping | Bye
 
 @dataclass(frozen=True, slots=True)
 class ZooVariant:
-    """What a client needs to know of a variant."""
+    """What a client needs to know of a variant.
+
+    Attributes:
+        name: as logs and results name it.
+        input_size: side in pixels of the square that it takes.
+        accuracy: profiled, in [0, 1].
+    """
 
     name: str
     input_size: int
@@ -92,7 +98,14 @@ class ZooVariant:
 
 @dataclass(frozen=True, slots=True)
 class ZooInfo:
-    """The zoo of the client's group; variants in increasing accuracy and cost."""
+    """The zoo of the client's group.
+
+    Attributes:
+        name: of the zoo.
+        group: model group that it serves.
+        variants: in increasing accuracy and cost; frames and plans refer to them by index.
+        classes: names by class index, as in ``Detections.classes``.
+    """
 
     name: str
     group: str
@@ -105,8 +118,11 @@ class PlanUpdate:
     """The plan for one client.
 
     Attributes:
+        version: of the plan; higher ones are newer.
         placed: false when the client is rejected; ``reason`` says why.
         variant: index to size frames for.
+        batch: planned batch size of the client's device.
+        device: number of that device.
         infer_ms: profiled percentile of the planned variant and batch.
         overhead_ms: the server's own share beside waiting and inference.
     """
@@ -157,7 +173,18 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Where a frame spent its time at the server, milliseconds, not negative and below an hour."""
+    """Where a frame spent its time, milliseconds, not negative and below an hour.
+
+    Attributes:
+        uplink_ms: capture to reception, by the clock offset.
+        dispatch_ms: reception to the executor.
+        preprocess_ms: decode and resize.
+        queue_ms: decoded to the start of its batch.
+        infer_ms: inference and NMS of the batch.
+        respond_ms: end of inference to the answer.
+        batch: frames in its batch; 0: it ran in none.
+        device: number of the device.
+    """
 
     uplink_ms: float = 0.0
     dispatch_ms: float = 0.0

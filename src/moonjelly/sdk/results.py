@@ -15,7 +15,7 @@ class EncodedFrame:
 
     Attributes:
         data: JPEG of ``width`` x ``height`` pixels.
-        variant: index into :attr:`AsyncClient.zoo` that it was sized for.
+        variant: index into ``AsyncClient.zoo.variants`` that it was sized for.
         quality: JPEG quality, 1..100.
         encode_ms: what resizing and encoding took.
     """
@@ -50,13 +50,21 @@ class FrameResult:
         outcome: ``ON_TIME`` and ``LATE`` are judged on the client's clock: capture to result against the SLO.
         reason: in words, for everything but ``ON_TIME``.
         detections: boxes as fractions of the frame; empty unless it was answered.
+        captured_ns: when it was captured, as told to the client.
         sent_ns: when it was handed to the stream, ``None`` if it never was.
         received_ns: when its result was read, ``None`` without one.
         desired_variant: that it was sized for; empty if it was not encoded.
         used_variant: that answered it; empty without an answer.
         next_variant: that the server asked for at that time; empty before the first plan.
         accuracy: profiled accuracy of the variant that answered on time, else 0.
+        input_size: side in pixels of the square that was sent; this and the next three are ``None`` if nothing was.
+        quality: JPEG quality, 1..100.
+        wire_bytes: size of the encoded frame.
+        encode_ms: what resizing and encoding took.
         network_ms: end-to-end latency less the server's and the client's own shares.
+        bandwidth_bps: uplink estimate when it was decided what to send; ``None``: not known yet.
+        rtt_ms: estimate of the unloaded round trip at that time, likewise.
+        stages: where it spent its time, ``None`` without an answer.
     """
 
     frame_id: int
