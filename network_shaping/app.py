@@ -23,7 +23,10 @@ from network_shaping.userspace import LinkSpec, UserspaceShaper
 _PARENT_CHECK_S = 0.25
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=(__doc__ or "").partition(":")[2]
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Run a shaper, clean up after one, or make a trace.",
 )
 
 

@@ -1,4 +1,4 @@
-"""``moonjelly plot``: figures from logs, as PDF and PNG."""
+"""Figures from logs, as PDF and PNG."""
 
 from __future__ import annotations
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from typer import Abort, TyperException
+
 from moonjelly.errors import MoonjellyError
 from moonjelly.interrupts import silently_interruptible
 from moonjelly.version import __version__
@@ -28,9 +30,9 @@ COMMANDS = (
     Command("serve", "server.app", "the server"),
     Command("client", "client.app", "a client, or a fleet of them"),
     Command("profile", "server.profiler.app", "measure every (variant, batch) on this machine"),
-    Command("zoo", "cli.zoo", "train, list, verify and record model zoos"),
+    Command("zoo", "cli.zoo", "train, list, show, verify and record model zoos"),
     Command("simulate", "cli.simulate", "planning against the optimum, its time, whole workloads, replay"),
-    Command("experiment", "cli.experiment", "sweeps over SSH: check machines, run, collect"),
+    Command("experiment", "cli.experiment", "sweeps over SSH: check machines, run, collect, report"),
     Command("testbed", "cli.testbed", "three machines as network namespaces, with real sshd and tc"),
     Command("shape", "network_shaping.app", "shape a network link by a trace"),
     Command("plot", "plots.app", "figures from logs"),
@@ -67,12 +69,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with silently_interruptible():
             app = importlib.import_module(command.module).app
-        status = app(args=words[1:], prog_name=f"moonjelly {command.name}", standalone_mode=True)
+        status = app(args=words[1:], prog_name=f"moonjelly {command.name}", standalone_mode=False)
     except MoonjellyError as fault:
         print(f"moonjelly {command.name}: {fault}", file=sys.stderr)
         return fault.exit_code
+    except TyperException as fault:
+        _explain(f"moonjelly {command.name}", fault)
+        return fault.exit_code
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Abort):
         return 130
     return status if isinstance(status, int) else 0
+
+
+def _explain(command: str, fault: TyperException) -> None:
+    """A wrong option or value in one line; a group without a command has printed its help already."""
+    context = getattr(fault, "ctx", None)
+    path = context.command_path if context is not None else command
+    if fault.format_message():
+        print(f"{path}: {fault.format_message().rstrip('.')}; see {path} --help", file=sys.stderr)

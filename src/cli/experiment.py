@@ -1,4 +1,4 @@
-"""``moonjelly experiment``: sweeps over SSH, collection, accuracy."""
+"""Sweeps over SSH: check the machines, run and collect, table, report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``moonjelly simulate``: planning against the optimum, its time, whole workloads, and recorded runs replayed."""
+"""Planning against the optimum, its time, whole workloads, and recorded runs replayed."""
 
 from __future__ import annotations
 
@@ -29,6 +29,7 @@ from moonjelly.repository import load_zoo
 from moonjelly.summary import half_width_95
 from moonjelly.telemetry import SCHEMA_VERSION, CsvLog
 from moonjelly.types import DEFAULT_GROUP
+from network_shaping.catalogue import resolve
 from plots import accuracy_misses, planning_time, policy_optimum, style
 from simulation import compare as comparing
 from simulation import replay as replaying
@@ -213,6 +214,8 @@ def trace(
         churn_per_min=churn,
         slowdowns=tuple(_slowdown(text) for text in slow),
     )
+    for name in trace:
+        resolve(name, seed=seed)  # a wrong name is said before anything is run
     profile = _profile(zoo, kind) or reference_profile(max_batch=12)
     provenance = (versions(), machine())
     runs = list(study.combinations(trace, chosen, range(seed, seed + seeds)))

@@ -79,8 +79,11 @@ def load(
 
 def _explain(options: type[Options], fault: ValidationError) -> str:
     first = fault.errors()[0]
-    key = ".".join(str(part) for part in first["loc"]) or "configuration"
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = f"; known keys: {', '.join(sorted(options.model_fields))}" if len(first["loc"]) == 1 else ""
         return f"unknown key '{key}'{known}"
-    return f"'{key}' = {first['input']!r}: {first['msg']}"
+    if first["type"] == "missing":
+        return f"key '{key}' is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"'{key}' = {first['input']!r}: {message}" if key else message  # without a key: keys that do not go together

@@ -120,7 +120,7 @@ class ServerOptions(Options):
     @model_validator(mode="after")
     def _tls_pair(self) -> ServerOptions:
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise ValueError("tls_cert and tls_key go together")
+            raise ValueError("tls_cert and tls_key go together: give both or neither")
         return self
 
     @model_validator(mode="after")

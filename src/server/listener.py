@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,7 @@ def bind(options: ServerOptions, endpoint: Endpoint) -> Listener:
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     address = f"{options.host}:{options.port}"
+    _require_free(options.host, options.port)
     credentials = _credentials(options.tls_cert, options.tls_key)
     try:
         if credentials is None:
@@ -72,9 +74,22 @@ def bind(options: ServerOptions, endpoint: Endpoint) -> Listener:
             port = server.add_secure_port(address, credentials)
     except RuntimeError as fault:
         raise ConfigError(
-            f"cannot listen on {address}: the port is in use or may not be bound; choose another with --port"
+            f"cannot listen on {address}: the port is in use or may not be bound; choose another with --port or --host"
         ) from fault
     return Listener(server, servicer, int(port))
+
+
+def _require_free(host: str, port: int) -> None:
+    """Ask the system first: its reason is better than gRPC's, which also logs a line of its own."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as fault:
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {fault.strerror}; choose another with --port or --host"
+        ) from fault
 
 
 def _credentials(certificate: Path | None, key: Path | None) -> grpc.ServerCredentials | None:

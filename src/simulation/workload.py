@@ -182,7 +182,7 @@ class WorkloadOptions:
                 raise ConfigError(f"'{name}' = {getattr(self, name)}; it must not be negative")
         for one in self.slowdowns:
             if one.device >= self.devices:
-                raise ConfigError(f"{one}: there are {self.devices} devices, counted from 0")
+                raise ConfigError(f"'slow' names device {one.device}; there are {self.devices} devices, counted from 0")
 
 
 def draw(options: WorkloadOptions, trace: Trace, profile: Profile, seed: int) -> Workload:

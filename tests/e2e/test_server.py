@@ -321,10 +321,10 @@ class TestRefusing:
                 "--zoo", str(zoo), "--runtime", "simulated", "--out", str(tmp_path), "--port", str(port)
             )
         assert code == 2
-        assert text.splitlines()[-1] == (
-            f"moonjelly serve: cannot listen on 127.0.0.1:{port}: the port is in use or may not be bound; "
-            "choose another with --port"
-        )
+        assert text.splitlines() == [
+            f"moonjelly serve: cannot listen on 127.0.0.1:{port}: Address already in use; "
+            "choose another with --port or --host"
+        ]
 
     def test_a_zoo_that_does_not_exist(self) -> None:
         code, text = refused("--zoo", "nowhere")

@@ -246,7 +246,7 @@ class TestOptions:
         [
             ({"port": 70000}, "'port' = 70000: Input should be less than or equal to 65535"),
             ({"speeds": "0"}, r"'speeds.0' = '?0'?: Input should be greater than 0"),
-            ({"dispatcher": "guess"}, "'dispatcher' = 'guess': Value error, allowed: edf-adaptive"),
+            ({"dispatcher": "guess"}, "'dispatcher' = 'guess': allowed: edf-adaptive"),
             ({"tls_cert": "cert.pem"}, "tls_cert and tls_key go together"),
             ({"zoo": ()}, "zoo is empty; name one"),
             (

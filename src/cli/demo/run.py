@@ -16,6 +16,7 @@ from cli.demo.results import Results, collect
 from cli.demo.settings import ClientSetting, DemoSettings, host_directory, source_of
 from cli.processes import Child, Children, ProcessError
 from client.sources import is_live, open_recording
+from moonjelly.planning import create_policy
 from moonjelly.repository import load_zoo
 from network_shaping.catalogue import resolve
 
@@ -55,9 +56,10 @@ def check_inputs(settings: DemoSettings) -> None:
     """Open what the run will need, so that a wrong name is said before anything is started.
 
     Raises:
-        MoonjellyError: the zoo, the source or the trace is not there or cannot be read.
+        MoonjellyError: the zoo, the source or the trace is not there or cannot be read, or the policy is unknown.
     """
     load_zoo(settings.zoo)
+    create_policy(settings.policy)
     resolve(settings.trace, seed=settings.seed)
     if not is_live(settings.source):
         open_recording(settings.source).close()

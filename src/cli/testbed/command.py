@@ -1,4 +1,4 @@
-"""The testbed's command line."""
+"""Server, manager and client machines as network namespaces on this host, with real sshd and tc. Needs root."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def measure_ap(
         FrameError: a picture cannot be decoded.
         MoonjellyError: the annotations are no COCO set, or do not know the zoo's classes.
     """
-    truth = _read_truth(coco)
+    truth = read_truth(coco)
     accuracies = {}
     for variant in variants:
         images = ((int(image["id"]), _picture(coco, image["file_name"], variant)) for image in truth["images"])
@@ -118,7 +118,12 @@ def _detect(
     executor.unload(variant.name)
 
 
-def _read_truth(coco: Path) -> dict[str, Any]:
+def read_truth(coco: Path) -> dict[str, Any]:
+    """The annotations of a COCO folder.
+
+    Raises:
+        ConfigError: there is no ``instances.json``, or it is no COCO annotation file.
+    """
     file = coco / "instances.json"
     try:
         truth = json.loads(file.read_text(encoding="utf-8"))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moonjelly import profiles
-from moonjelly.errors import ConfigError, ProfileError
+from moonjelly.errors import ConfigError, ProfileError, SourceError
 from moonjelly.inference import make_executor
 from moonjelly.profiles import Profile, variant_key
 from moonjelly.repository import MEASURED, FileCache, Zoo, load_zoo
 from moonjelly.types import Variant
-from server.profiler.accuracy import EVALUATION, measure_ap, measure_f1
+from server.profiler.accuracy import EVALUATION, measure_ap, measure_f1, read_truth
 from server.profiler.devices import Cell, started
 from server.profiler.options import ProfilerOptions
 from server.profiler.record import Record, facts
@@ -122,6 +122,10 @@ def _check(options: ProfilerOptions, zoo: Zoo) -> None:
         raise ConfigError("'golden' needs 'video', the file to compare on, and the other way round")
     if options.golden is not None:
         zoo.variant(options.golden)
+    if options.coco is not None:
+        read_truth(options.coco)
+    if options.video is not None and not options.video.is_file():
+        raise SourceError(f"video {options.video} does not exist")
     if options.runtime == "simulated" and (options.coco is not None or options.golden is not None):
         raise ConfigError("a simulated device has no accuracy of its own; leave 'coco' and 'golden' out")
     if options.runtime == "simulated" and options.kind is None:
