@@ -52,8 +52,11 @@ install() {  # install FILE: once per content of FILE
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/$file"
     fi
     "$venv/bin/python" - "$root" <<'PY'
-import pathlib, sys, sysconfig
+import pathlib, shlex, sys, sysconfig
 root = pathlib.Path(sys.argv[1])
+command = pathlib.Path(sysconfig.get_path("scripts"), "moonjelly")
+command.write_text(f'#!/bin/sh\nexec {shlex.quote(str(root / "run.sh"))} "$@"\n')
+command.chmod(0o755)
 pathlib.Path(sysconfig.get_path("purelib"), "moonjelly-clone.pth").write_text(f"{root / 'src'}\n{root}\n")
 PY
     echo "$digest" > "$stamp"
