@@ -1,7 +1,7 @@
 """Messages between the processes of one server, and how they are encoded.
 
 Frozen msgspec structs, on the wire as msgpack arrays that begin with their kind: made, encoded and decoded in C, which
-a message per frame needs (docs/adr/0008). Nothing here is pickled, and a peer of another version cannot be on the other
+a message per frame needs (docs/adr/0009). Nothing here is pickled, and a peer of another version cannot be on the other
 end: the endpoint starts both ends from one clone. Instants are nanoseconds of the host's monotonic clock, which all
 processes of a host share.
 """

@@ -1,4 +1,4 @@
-"""What happens to the core, and what it wants done: frozen structs, some of them several per frame (docs/adr/0008)."""
+"""What happens to the core, and what it wants done: frozen structs, some of them several per frame (docs/adr/0009)."""
 
 from __future__ import annotations
 
