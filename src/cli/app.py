@@ -76,6 +76,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TyperException as fault:
         _explain(f"moonjelly {command.name}", fault)
         return fault.exit_code
+    except OSError as fault:
+        if fault.filename is None:  # no path of the user's
+            raise
+        print(
+            f"moonjelly {command.name}: {fault.filename}: {fault.strerror}; check or change the path", file=sys.stderr
+        )
+        return 1
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except (KeyboardInterrupt, Abort):

@@ -1,0 +1,43 @@
+"""A user's mistake is one line that names it, whatever the command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from cli.app import main
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "text"),
+    [
+        (["shave"], 2, "moonjelly: no command 'shave'; known: demo, test, "),
+        (["shape", "trcae"], 2, "moonjelly shape: No such command 'trcae'"),
+        (["shape", "trace"], 2, "moonjelly shape trace: Missing argument 'name'; see moonjelly shape trace --help"),
+        (["shape", "trace", "lte-city", "--seconds", "x"], 2, "moonjelly shape trace: Invalid value for '--seconds': "),
+        (["shape", "trace", "lte-city", "--sed", "1"], 2, "moonjelly shape trace: No such option: --sed"),
+        (["shape", "trace", "nowhere.txt"], 2, "moonjelly shape: 'nowhere.txt' is neither a trace file nor one of "),
+    ],
+)
+def test_a_mistake_is_one_line(words: list[str], status: int, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == status
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(text)
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert main(["shape", "trace", "lte-city", "--out", str(file / "trace.txt")]) == 1
+    assert capsys.readouterr().err == (
+        f"moonjelly shape: {file / 'trace.txt'}: Not a directory; check or change the path\n"
+    )
+
+
+def test_a_group_without_a_command_shows_its_help_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["shape"]) == 2
+    shown = capsys.readouterr()
+    assert "relay" in shown.out + shown.err
+    assert "moonjelly shape:" not in shown.err
