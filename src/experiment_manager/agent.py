@@ -81,10 +81,11 @@ def status(directory: Path) -> dict[str, Any]:
     job = _read(directory / "job.json")
     if job is None:
         return {"state": "starting" if directory.exists() else "absent"}
+    is_alive = _is_alive(job["pid"], job["started"])  # asked first: its last act is to write how the job ended
     told = {"ready": _read(directory / "ready.json"), "exit": _read(directory / "exit.json")}
     if told["exit"] is not None:
         return {"state": "exited", **told}
-    if not _is_alive(job["pid"], job["started"]):
+    if not is_alive:
         return {"state": "vanished", **told}
     return {"state": "ready" if told["ready"] else "running", **told}
 

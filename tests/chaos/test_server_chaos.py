@@ -67,11 +67,12 @@ async def test_an_executor_killed_in_mid_batch_loses_only_its_batch(tmp_path: Pa
             for frame_id in range(first, first + 4):
                 await client.frame(frame_id, PICTURE)
             await client.result(first)  # the other three run now, as one batch
+            before = executors(server)
+            before[plan.device].suspend()  # so that they still do, however long it takes to send the next ones
             for frame_id in range(first + 4, first + 7):
                 await client.frame(frame_id, PICTURE)
             await acknowledged(client, first + 6)
             await other.frame(1000, PICTURE)
-            before = executors(server)
             before[plan.device].kill()
             results = [await client.result(frame_id) for frame_id in range(first + 1, first + 7)]
             failed = [result for result in results if result.outcome is Outcome.FAILED]
@@ -104,7 +105,7 @@ async def test_an_executor_killed_in_mid_batch_loses_only_its_batch(tmp_path: Pa
 async def test_a_frame_is_answered_at_its_deadline_whatever_its_device_does(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
         (stuck,) = executors(server)
-        async with welcomed(server.port, slo_ms=150.0) as client:
+        async with welcomed(server.port, slo_ms=1000.0) as client:
             await settled(client)
             frame_id = client.received[-1].results[-1].frame_id + 1
             stuck.suspend()
@@ -127,7 +128,7 @@ async def test_a_frame_is_answered_at_its_deadline_whatever_its_device_does(tmp_
 async def test_a_killed_planner_costs_nothing_and_comes_back(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
         (planner,) = server.children("server.planner")
-        async with welcomed(server.port, slo_ms=500.0) as client:
+        async with welcomed(server.port) as client:
             await settled(client)
             frame_id = client.received[-1].results[-1].frame_id
             planner.kill()
@@ -140,7 +141,7 @@ async def test_a_killed_planner_costs_nothing_and_comes_back(tmp_path: Path) -> 
                 rows = read_rows(server.out / "plans.csv", PlanRow)
                 alive = [one for one in server.children("server.planner") if one.pid != planner.pid]
                 planned = bool(alive) and any(row.ts > killed_ns + 500_000_000 and not row.fallback for row in rows)
-            async with welcomed(server.port, slo_ms=500.0) as newcomer:
+            async with welcomed(server.port) as newcomer:
                 await newcomer.placed()
 
 
@@ -159,7 +160,7 @@ async def test_a_killed_log_writer_is_replaced_and_its_files_carried_on(tmp_path
                     return logged
                 await asyncio.sleep(0.02)
 
-        async with welcomed(server.port, slo_ms=1000.0) as client:
+        async with welcomed(server.port) as client:
             await client.placed()
             for frame_id in range(1, 4):
                 await served(client, frame_id)
@@ -181,7 +182,8 @@ async def test_a_killed_log_writer_is_replaced_and_its_files_carried_on(tmp_path
             assert logged == sorted(set(logged))
             (other,) = server.children("server.logs")
             assert other.pid != writer.pid
-            assert other.nice() > psutil.Process(server.pid).nice(), "whoever answers frames comes first"
+            lower = min(19, psutil.Process(server.pid).nice() + 10)
+            assert other.nice() == lower, "whoever answers frames comes first"
             assert "the process that writes telemetry died: it was killed by SIGKILL" in server.errors()
 
 
@@ -189,7 +191,7 @@ async def test_nothing_is_left_when_the_endpoint_is_killed(tmp_path: Path) -> No
     with running_server(tmp_path, devices=2) as server:
         family = server.children()
         assert len(family) == 4
-        async with welcomed(server.port, slo_ms=500.0) as client:
+        async with welcomed(server.port) as client:
             await client.placed()
             await client.frame(1, PICTURE)
             await client.result(1)
@@ -211,7 +213,7 @@ async def test_clients_that_vanish_all_the_time_cost_the_others_nothing(tmp_path
                             await client.frame(frame_id, PICTURE)
                     client.cancel()
 
-        async with welcomed(server.port, slo_ms=1000.0, name="witness") as client:
+        async with welcomed(server.port, name="witness") as client:
             await client.placed()
             ghosts = [asyncio.ensure_future(vanish(seed)) for seed in range(4)]
             outcomes = []

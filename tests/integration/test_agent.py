@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from experiment_manager import agent
+
 
 def say(*words: str) -> Any:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -95,6 +97,17 @@ def test_a_killed_supervisor_is_vanished(tmp_path: Path) -> None:
     record = json.loads((job / "job.json").read_text())
     os.kill(record["pid"], signal.SIGKILL)
     assert ask("wait", str(job), "--for", "exited", "--timeout-s", "30")["state"] == "vanished"
+
+
+def test_a_job_that_ends_while_it_is_asked_about_has_exited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "job.json").write_text('{"pid": 1, "started": 0}')
+
+    def ends(pid: int, started: int) -> bool:
+        (tmp_path / "exit.json").write_text('{"status": 0}')
+        return False
+
+    monkeypatch.setattr(agent, "_is_alive", ends)
+    assert agent.status(tmp_path) == {"state": "exited", "ready": None, "exit": {"status": 0}}
 
 
 def test_a_command_that_does_not_exist_is_an_exit(tmp_path: Path) -> None:

@@ -121,9 +121,9 @@ async def test_ready_start_and_status_lines(server: StubServer, tmp_path: Path) 
     assert (code, errors) == (0, "")
     assert [line["t_s"] for line in lines] == [1, 2]
     last = lines[-1]
-    assert (last["client_id"], last["state"], last["captured"]) == (4, "READY", pytest.approx(20, abs=2))
-    ended = sum(last[outcome.value.lower()] for outcome in Outcome)
-    assert last["captured"] - 2 <= ended <= last["captured"]
+    assert (last["client_id"], last["state"]) == (4, "READY")
+    assert lines[0]["captured"] < last["captured"] <= 21
+    assert 0 < sum(last[outcome.value.lower()] for outcome in Outcome) <= last["captured"]
     assert {"bandwidth_bps", "rtt_ms", "variant", "input_size", "fps", "p99_ms"} <= set(last)
     assert json.loads((tmp_path / "client.json").read_text())["source"] == "synthetic:2"
 

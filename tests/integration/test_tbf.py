@@ -32,13 +32,15 @@ print(came, flush=True)
 """
 SEND = """
 import socket, sys
+# Sends ten numbers from each number that it reads, and says so; at the end of its input 'end'.
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-client.bind(("", int(sys.argv[2])))
-first, count = int(sys.argv[3]), int(sys.argv[4])
-for number in range(first, first + count):
-    client.sendto(b"%08d" % number + bytes(900), (sys.argv[1], 5001))
-if sys.argv[5:]:
-    client.sendto(b"end", (sys.argv[1], 5001))
+client.bind(("", 4001))
+print("ready", flush=True)
+for line in sys.stdin:
+    for number in range(int(line), int(line) + 10):
+        client.sendto(b"%08d" % number + bytes(900), (sys.argv[1], 5001))
+    print("sent", flush=True)
+client.sendto(b"end", (sys.argv[1], 5001))
 """
 
 
@@ -191,9 +193,17 @@ def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
     out = tmp_path / "out"
     path = tmp_path / "timed.txt"
     path.write_text("0\t50\n2\t0\n7\t50\n60\t50\n", encoding="utf-8")
-    counter = subprocess.Popen(pair.python(pair.server, COUNTER, SERVER_ADDRESS), stdout=subprocess.PIPE, text=True)
+    counter, sender = (
+        subprocess.Popen(
+            pair.python(host, program, SERVER_ADDRESS), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for host, program in ((pair.server, COUNTER), (pair.client, SEND))
+    )
     assert counter.stdout is not None
+    assert sender.stdin is not None
+    assert sender.stdout is not None
     counter.stdout.readline()
+    sender.stdout.readline()
     arguments = ("--link", f"a={path}", "--match", "a=sport:4001", "--out", str(out))
 
     def changes() -> list[float]:
@@ -203,23 +213,22 @@ def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
         while changes() != wanted:
             time.sleep(0.01)
 
+    def send(first: int) -> None:
+        print(first, file=sender.stdin, flush=True)
+        assert sender.stdout is not None
+        sender.stdout.readline()
+
     with shaper(pair, *arguments):
-        _send(pair, 0, 10)
+        send(0)
         until([50.0, 0.0])
+        send(100)
         assert "qdisc blackhole" in pair.qdiscs()
-        _send(pair, 100, 10)
         assert changes() == [50.0, 0.0], "the machine was too slow for this test's outage"
         until([50.0, 0.0, 50.0])
-        _send(pair, 200, 10, "end")
+        send(200)
+        sender.communicate(timeout=20)
         assert json.loads(counter.stdout.readline()) == [*range(10), *range(200, 210)]
-    counter.wait(20)
-    counter.stdout.close()
-
-
-def _send(pair: Pair, first: int, count: int, *end: str) -> None:
-    subprocess.run(
-        pair.python(pair.client, SEND, SERVER_ADDRESS, "4001", str(first), str(count), *end), check=True, timeout=30
-    )
+    counter.communicate(timeout=20)
 
 
 def test_what_a_killed_shaper_left_is_cleaned(pair: Pair) -> None:

@@ -218,8 +218,8 @@ def frame_of(frame_id: int, data: bytes, **changes: Any) -> messages.Frame:
 
 
 def hello(**changes: Any) -> messages.Hello:
-    """A client of 15 fps with a deadline of a second."""
-    fields: dict[str, Any] = {"name": "test", "slo_ms": 1000.0, "fps": 15.0, "bandwidth_bps": 50e6, "one_way_ms": 0.5}
+    """A client of 15 fps with a deadline that is generous: most of what is tested is not speed."""
+    fields: dict[str, Any] = {"name": "test", "slo_ms": 5000.0, "fps": 15.0, "bandwidth_bps": 50e6, "one_way_ms": 0.5}
     return messages.Hello(**(fields | changes))
 
 
