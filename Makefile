@@ -3,8 +3,11 @@ bin := .venv/bin
 
 .PHONY: check static format format-check lint types imports proto proto-check unit lock
 
-check: ## the one definition of clean; under a minute
+check: $(bin)/ruff ## the one definition of clean; under a minute
 	@$(MAKE) --no-print-directory -j2 static unit
+
+$(bin)/ruff: ## what the checks need, once
+	@./run.sh test --help >/dev/null
 
 static: format-check lint types imports proto-check
 

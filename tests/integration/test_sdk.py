@@ -8,7 +8,7 @@ import pytest
 
 from moonjelly.errors import ConfigError, ConnectionLostError, FrameError, ProtocolError, SessionError
 from moonjelly.rpc import serving_pb2 as pb
-from moonjelly.sdk import AsyncClient, Client, ConnectionState, EncodedFrame, FrameResult
+from moonjelly.sdk import AsyncClient, Client, ConnectionState, EncodedFrame, FrameResult, Withheld
 from moonjelly.types import Outcome
 from tests.support.stub_server import StubServer, on_time, stub_server
 
@@ -377,12 +377,15 @@ def test_the_synchronous_client() -> None:
             results = [client.detect(PICTURE) for _ in range(3)]
             future = client.submit(EncodedFrame(b"\xff\xd8 jpeg", 64, 64, 0, 90), time.monotonic_ns())
             results += [future.result(), client.skip(time.monotonic_ns(), "why not")]
-            assert client.statistics.captured == 5
-        assert client.statistics.captured == 5
+            results.append(client.withhold(Withheld(Outcome.SKIPPED, "not now"), time.monotonic_ns()))
+            assert client.link.rtt_ms > 0.0
+            assert client.session_id > 0
+            assert client.statistics.captured == 6
+        assert client.statistics.captured == 6
         return results
 
     outcomes = [result.outcome for result in asyncio.run(main())]
-    assert outcomes == [Outcome.ON_TIME] * 4 + [Outcome.SKIPPED]
+    assert outcomes == [Outcome.ON_TIME] * 4 + [Outcome.SKIPPED] * 2
 
 
 def test_the_synchronous_client_raises_what_the_other_does() -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moonjelly.adaptation import Send
+from moonjelly.network import LinkEstimate
 from moonjelly.rpc.messages import PlanUpdate, ZooInfo
 from moonjelly.sdk.client import AsyncClient
 from moonjelly.sdk.connection import ConnectionState
@@ -73,6 +74,14 @@ class Client:
 
         return self._call(choice())
 
+    def withhold(self, withheld: Withheld, captured_ns: int) -> FrameResult:
+        """See :meth:`AsyncClient.withhold`."""
+
+        async def result() -> FrameResult:
+            return self._client.withhold(withheld, captured_ns)
+
+        return self._call(result())
+
     def skip(self, captured_ns: int, reason: str) -> FrameResult:
         """See :meth:`AsyncClient.skip`."""
 
@@ -98,6 +107,20 @@ class Client:
     def zoo(self) -> ZooInfo:
         """See :attr:`AsyncClient.zoo`."""
         return self._client.zoo
+
+    @property
+    def session_id(self) -> int:
+        """See :attr:`AsyncClient.session_id`."""
+        return self._client.session_id
+
+    @property
+    def link(self) -> LinkEstimate:
+        """See :attr:`AsyncClient.link`."""
+
+        async def snapshot() -> LinkEstimate:
+            return self._client.link
+
+        return self._call(snapshot()) if self._thread.is_alive() else self._client.link
 
     @property
     def state(self) -> ConnectionState:
