@@ -47,7 +47,7 @@ class ServerOptions(Options):
         plan_budget_s: after which the fallback plan is used.
         resident: variants that stay loaded on a device around the active one; 0: all that fit into memory.
         max_batch: largest batch.
-        rho: share of a device's throughput that may be planned.
+        rho: share of a device's throughput that may be planned, more of it where batches are long.
         latency_factor: batches that a frame waits for, its own included.
         token: clients must present it; empty: none.
         tls_cert: PEM certificate chain; with ``tls_key``.

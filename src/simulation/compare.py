@@ -10,7 +10,7 @@ import numpy as np
 
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError
-from moonjelly.planning import check, create_policy, policy_names
+from moonjelly.planning import check, create_policy
 from moonjelly.planning.exact import solve
 from moonjelly.planning.instances import random_problem
 from moonjelly.profiles import Profile
@@ -55,8 +55,7 @@ class ComparisonOptions:
 
     def __post_init__(self) -> None:
         for policy in self.policies:
-            if policy.partition(":")[0] not in policy_names():
-                raise ConfigError(f"unknown policy '{policy}'; known: {', '.join(policy_names())}")
+            create_policy(policy)  # an unknown one, or an impossible option, is told before anything is measured
         if self.instances < 1:
             raise ConfigError(f"'instances' = {self.instances}; at least one is needed")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError
-from moonjelly.planning import check, create_policy, policy_names
+from moonjelly.planning import check, create_policy
 from moonjelly.planning.instances import random_problem
 from moonjelly.planning.registry import Policy
 from moonjelly.profiles import Profile
@@ -40,8 +40,7 @@ class TimingOptions:
 
     def __post_init__(self) -> None:
         for policy in self.policies:
-            if policy.partition(":")[0] not in policy_names():
-                raise ConfigError(f"unknown policy '{policy}'; known: {', '.join(policy_names())}")
+            create_policy(policy)  # an unknown one, or an impossible option, is told before anything is measured
         for name in ("instances", "budget_s"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"'{name}' = {getattr(self, name)}; it must be positive")

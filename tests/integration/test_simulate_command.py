@@ -68,7 +68,7 @@ def test_compare_with_one_instance(tmp_path: Path, capsys: pytest.CaptureFixture
         (("trace", "--clients", "0"), "'clients' = 0; it must be positive"),
         (("trace", "--system", "multiset+lifo"), "unknown dispatcher 'lifo'; known: edf-adaptive"),
         (("trace", "--trace", "nowhere"), "'nowhere' is neither a trace file nor one of the names"),
-        (("compare", "--policy", "best"), "unknown policy 'best'; known: multiset"),
+        (("compare", "--policy", "best"), "unknown planning policy 'best'; known: multiset"),
         (("replay", "nowhere"), "nowhere cannot be replayed"),
     ],
 )

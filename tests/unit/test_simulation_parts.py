@@ -170,7 +170,7 @@ def test_a_comparison_counts_better_equal_and_worse() -> None:
 
 def test_studies_refuse_unknown_policies_and_empty_ones() -> None:
     size = (Size(2, 8),)
-    with pytest.raises(ConfigError, match="unknown policy 'best'"):
+    with pytest.raises(ConfigError, match="unknown planning policy 'best'"):
         ComparisonOptions(size, ("best",), 1, 0)
     with pytest.raises(ConfigError, match="'instances' = 0"):
         ComparisonOptions(size, ("multiset",), 0, 0)
