@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from network_shaping.queues import Match, class_of
 from network_shaping.userspace import LinkSpec, UserspaceShaper
 
 _PARENT_CHECK_S = 0.25
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,9 +107,10 @@ def tc(
     shaped = [tbf.TbfLink(spec.name, _uplink(spec), matches.get(spec.name, ())) for spec in links]
     fronts = [LinkSpec(spec.name, None, priority=class_of(index)) for index, spec in enumerate(links)]
     front = UserspaceShaper(_address(target), fronts, host=host) if target else None
+    stopped = _noted_signals()
     try:
         with tbf.TbfShaper(interface, shaped, shaping_log, burst_bytes, queue_bytes) as shaper:
-            asyncio.run(_serve(front, ready_fd, shaper))
+            asyncio.run(_serve(front, ready_fd, shaper, stopped))
     finally:
         if shaping_log is not None:
             shaping_log.close()
@@ -228,12 +231,27 @@ def _address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-async def _serve(relay: UserspaceShaper | None, ready_fd: int | None, shaper: tbf.TbfShaper | None = None) -> None:
+def _noted_signals() -> list[int]:
+    """What stops us only gets into this list until a loop takes it: an interface must not be left half changed."""
+    noted: list[int] = []
+    for number in _STOPPING:
+        signal.signal(number, lambda number, _: noted.append(number))
+    return noted
+
+
+async def _serve(
+    relay: UserspaceShaper | None,
+    ready_fd: int | None,
+    shaper: tbf.TbfShaper | None = None,
+    stopped: Sequence[int] = (),
+) -> None:
     """Until SIGTERM, Ctrl-C, the parent's end, or an error of the tc shaper."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOPPING:
         loop.add_signal_handler(number, stop.set)
+    if stopped:
+        stop.set()
     parent = os.getppid()
     addresses = await relay.start() if relay else {}
     followed = threading.Event()

@@ -71,7 +71,7 @@ def shaper(pair: Pair, *arguments: str) -> Iterator[tuple[subprocess.Popen[str],
         yield process, json.loads(line) if line else {}
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
         process.stdout.close()
 
 
@@ -231,11 +231,31 @@ def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
     counter.communicate(timeout=20)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_shaper_that_is_stopped_while_it_starts_leaves_nothing(pair: Pair, number: signal.Signals) -> None:
+    segments = gso_max_segs(pair)
+    process = subprocess.Popen(
+        pair.shaping("tc", "--interface", INTERFACE, "--link", "a=lte-city", "--target", f"{SERVER_ADDRESS}:1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=namespaces.environment(),
+    )
+    while not owner_files():  # it is about to change the interface
+        assert process.poll() is None
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert "htb" not in pair.qdiscs()
+    assert gso_max_segs(pair) == segments
+    assert not owner_files()
+
+
 def test_what_a_killed_shaper_left_is_cleaned(pair: Pair) -> None:
     segments = gso_max_segs(pair)
     with shaper(pair, "--link", "a=lte-city", "--target", f"{SERVER_ADDRESS}:1") as (process, _):
         process.kill()
-        process.wait(20)
+        process.wait(60)
     assert "qdisc tbf" in pair.qdiscs()
     done = run(pair, "clean", "--interface", INTERFACE)
     assert done.stdout == f"cleaned: {INTERFACE}\n"
@@ -250,7 +270,7 @@ def test_the_next_shaper_takes_over_from_a_killed_one(pair: Pair) -> None:
     arguments = ("--link", "a=lte-city", "--target", f"{SERVER_ADDRESS}:1")
     with shaper(pair, *arguments) as (process, _):
         process.kill()
-        process.wait(20)
+        process.wait(60)
     with shaper(pair, *arguments) as (process, ready):
         assert ready["ready"] is True
     assert process.returncode == 0
