@@ -75,7 +75,7 @@ def test_a_client_survives_the_servers_restart(tmp_path: Path) -> None:
         with running_server(tmp_path / "two", "--port", port):
             _wait_for_on_time(out / "frame_stats.csv", before + 10)
             running.terminate()
-            _, errors = running.communicate(timeout=30)
+            _, errors = running.communicate(timeout=60)
     finally:
         running.kill()
     assert running.returncode == 0, errors
@@ -203,4 +203,4 @@ def relay(server_port: int, trace: Path) -> Iterator[int]:
             yield json.loads(ready.readline())["links"]["one"]["port"]
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(60)

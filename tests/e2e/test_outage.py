@@ -31,9 +31,7 @@ def until(condition: Callable[[], bool], why: str) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(
-    "outage_s", [5, pytest.param(60, marks=[pytest.mark.full, pytest.mark.timeout(240)])], ids=lambda s: f"{s}s"
-)
+@pytest.mark.parametrize("outage_s", [5, pytest.param(60, marks=pytest.mark.full)], ids=lambda s: f"{s}s")
 def test_a_session_survives_an_outage_and_nothing_stale_is_processed(tmp_path: Path, outage_s: int) -> None:
     out, trace = tmp_path / "client", tmp_path / "trace.txt"
     trace.write_text("20\n20\n")
@@ -64,7 +62,7 @@ def test_a_session_survives_an_outage_and_nothing_stale_is_processed(tmp_path: P
             relay.send_signal(signal.SIGCONT)
             until(lambda: counted(",ON_TIME,") >= before + 15, (tmp_path / "errors").read_text())
             client.terminate()
-            assert client.wait(30) == 0
+            assert client.wait(60) == 0
         finally:
             relay.send_signal(signal.SIGCONT)
             for process in (client, relay):

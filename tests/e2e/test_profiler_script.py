@@ -63,7 +63,7 @@ def test_a_signal_stops_it_cleanly_and_it_resumes(root: Path, tmp_path: Path, nu
         while not re.search(r"\d+ %", process.stdout.readline()):
             assert process.poll() is None
         process.send_signal(number)
-        out, error = process.communicate(timeout=60)
+        out, error = process.communicate(timeout=120)
     assert process.returncode == 3, error
     assert "to go. The same command goes on from here." in out
     assert "Traceback" not in error

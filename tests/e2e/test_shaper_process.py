@@ -50,7 +50,7 @@ def test_it_says_when_it_is_ready_and_stops_on_sigterm(environment: dict[str, st
             with inner:
                 assert inner.recv(5, socket.MSG_WAITALL) == b"hello"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         process.stdout.close()
     assert (tmp_path / "shaping.csv").read_text(encoding="utf-8").startswith("ts,link,bw,actual_bw,late_ms\n")
 
@@ -70,7 +70,7 @@ child.wait()
     pid = json.loads(process.stdout.readline())["pid"]
     assert not ended(pid)
     process.kill()
-    process.wait(20)
+    process.wait(60)
     process.stdout.close()
     deadline = time.monotonic() + 20.0
     while not ended(pid) and time.monotonic() < deadline:

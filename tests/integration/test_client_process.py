@@ -289,7 +289,7 @@ async def test_no_client_outlives_its_fleet(server: StubServer, tmp_path: Path, 
     assert len(children) == 2
     process.send_signal(number)
     await finish(process)
-    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 15)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, children, 60)
     assert alive == []
 
 

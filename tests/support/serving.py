@@ -121,8 +121,8 @@ def running_server(
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(30)
-    _, left = psutil.wait_procs(family, timeout=10)
+        process.wait(60)
+    _, left = psutil.wait_procs(family, timeout=60)
     assert not left, f"left behind: {left}"
 
 
