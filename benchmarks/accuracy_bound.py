@@ -1,0 +1,194 @@
+"""How far accuracy is from what the links and the devices allow, on places of the traces that both systems meet.
+
+The bound plans anew at every step of every trace with the true rates: nothing to estimate, no period, no price of a
+change, no miss. It keeps the planner's own rule: a frame of the variant that runs, at the nominal rate, and
+``latency_factor`` batches before the deadline. What lies between the bound and a simulated run is what estimation,
+adaptation and calm plans cost; what lies between bounds of different factors is what the rule itself costs.
+
+Settings of the published live measurements: two devices, four clients, frames as a street video gives them and padded
+to the published table of sizes. Exits with 1 when moonjelly is further than ``--short`` below its bound, less accurate
+than the published code on the same places, or misses more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+
+from moonjelly.clock import CpuClock
+from moonjelly.network import budgets, prior_bytes
+from moonjelly.planning import Client, Device, Problem, check, create_policy
+from moonjelly.planning.overhead import overhead_ms
+from moonjelly.profiles import Profile, ProfileOptions
+from moonjelly.repository import load_zoo
+from moonjelly.types import DEFAULT_GROUP
+from moonjelly.units import NS_PER_S
+from network_shaping import catalogue
+from simulation.engine import Engine
+from simulation.results import accuracy_as_sized, summary_of
+from simulation.systems import parse
+from simulation.uplink import PAYLOAD_SHARE
+from simulation.workload import Timing, Workload, WorkloadOptions, draw, side_ms
+
+OURS, PUBLISHED = "multiset+edf-adaptive+moonjelly", "sa-dp+jellyfish-fifo+jellyfish"
+FACTORS = (2.0, 1.5)
+TIMING = Timing(rtt_ms=1.0, encode_ms=0.0)
+"""Of namespaces on one host, frames encoded beforehand."""
+VIDEO_SCALE = 0.35
+"""Encoded frames of the motorway video over the published table of sizes."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    slo_ms: float
+    fps: float
+    padded: bool
+    trace: str = "lte_upload_trace"
+
+    def __str__(self) -> str:
+        return f"{self.trace:<16} {self.slo_ms:3g} ms {self.fps:2g} fps {'padded' if self.padded else ''}"
+
+
+SETTINGS = (
+    *(Setting(slo_ms, 15.0, True) for slo_ms in (75.0, 100.0)),
+    Setting(100.0, 25.0, True),
+    *(Setting(slo_ms, 15.0, False) for slo_ms in (75.0, 100.0, 150.0)),
+    Setting(100.0, 25.0, False),
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    misses: float
+    accuracy: float
+    as_sized: float
+    changes_per_min: float
+
+
+def workload_of(setting: Setting, seconds: float, profile: Profile, seed: int) -> Workload:
+    options = WorkloadOptions(
+        clients=4,
+        fps=(setting.fps,),
+        slo_ms=(setting.slo_ms,),
+        seconds=seconds,
+        warmup_s=8.0,
+        frame_scale=1.0 if setting.padded else VIDEO_SCALE,
+        timing=TIMING,
+    )
+    drawn = draw(options, catalogue.resolve(setting.trace, seed), profile, seed)
+    if not setting.padded:
+        return drawn
+    return replace(drawn, clients=tuple(replace(one, size_factor=np.ones(one.frames)) for one in drawn.clients))
+
+
+def bound(workload: Workload, profile: Profile, factor: float) -> float:
+    """Time-weighted mean accuracy of the plans for the true rates."""
+    policy = create_policy("multiset:churn=0")
+    variants = profile.variants
+    own_ms = TIMING.ingest_ms + TIMING.respond_ms
+    own_ms += statistics.fmean(side_ms(TIMING.decode_ms, one.input_size, variants[-1].input_size) for one in variants)
+    scale = statistics.fmean(float(one.size_factor.mean()) for one in workload.clients)
+    frame_bytes = [scale * prior_bytes(one.input_size) for one in variants]
+    earned = 0.0
+    for begin_s, end_s in steps(workload):
+        clients = tuple(
+            Client(
+                one.client_id,
+                one.fps,
+                one.slo_ms,
+                budgets(
+                    one.slo_ms,
+                    one.fps,
+                    frame_bytes,
+                    PAYLOAD_SHARE * one.trace.rate_bps((begin_s + end_s) / 2.0),
+                    TIMING.rtt_ms,
+                    overhead_ms((own_ms,)),
+                ),
+            )
+            for one in workload.clients
+        )
+        devices = tuple(Device(index, kind, speed) for index, (kind, speed) in enumerate(workload.devices))
+        profiles = {(profile.device_kind, DEFAULT_GROUP): profile}
+        problem = Problem(clients, devices, profiles, latency_factor=factor)
+        earned += (end_s - begin_s) * check(problem, policy.plan(problem)).accuracy
+    return earned / (workload.seconds - workload.warmup_s)
+
+
+def steps(workload: Workload) -> Iterator[tuple[float, float]]:
+    """The intervals in which no link changes."""
+    edges = {workload.warmup_s, workload.seconds}
+    for one in workload.clients:
+        edge_s = one.trace.next_change_s(workload.warmup_s)
+        while edge_s < workload.seconds:
+            edges.add(edge_s)
+            edge_s = one.trace.next_change_s(edge_s)
+    return pairwise(sorted(edges))
+
+
+def simulate(workload: Workload, system: str) -> Figures:
+    rows = Engine(workload, parse(system), CpuClock()).run()
+    summary = summary_of(workload, rows, {}, {})
+    switches = sum(row.switches for row in rows.plans if row.ts >= workload.warmup_s * NS_PER_S)
+    return Figures(
+        summary.miss_rate,
+        summary.effective_accuracy,
+        accuracy_as_sized(workload, rows),
+        60.0 * switches / (workload.seconds - workload.warmup_s),
+    )
+
+
+def mean(figures: list[Figures]) -> Figures:
+    return Figures(*(statistics.fmean(getattr(one, name) for one in figures) for name in Figures.__dataclass_fields__))
+
+
+def shortcomings(ours: Figures, published: Figures, best: float, allowed: float) -> str:
+    faults = []
+    if ours.accuracy < best - allowed:
+        faults.append(f"{best - ours.accuracy:.4f} below the bound")
+    if ours.accuracy < published.accuracy:
+        faults.append("accuracy below the published code's")
+    if ours.misses > max(published.misses, 0.001):
+        faults.append("more misses")
+    return ", ".join(faults)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0, help="counted length of a run, after 8 s of warm-up")
+    parser.add_argument("--seed", type=int, default=1, help="the first")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--short", type=float, default=0.008, help="accuracy that may be lost against the bound")
+    options = parser.parse_args()
+    profile = load_zoo("yolov4").profile("reference-gpu", ProfileOptions(percentile=99.0))
+    print(f"seeds {options.seed} to {options.seed + options.seeds - 1}, {options.seconds:g} s each; misses in %,")
+    print("effective accuracy, the same as sized, model changes per minute")
+    print(
+        f"{'':36} {'bound at ' + ' / '.join(f'{factor:g}' for factor in FACTORS):>18} | {'moonjelly':^26} |"
+        f" {'published':^26} |"
+    )
+    failures = 0
+    for setting in SETTINGS:
+        workloads = [
+            workload_of(setting, options.seconds, profile, options.seed + number) for number in range(options.seeds)
+        ]
+        bounds = [statistics.fmean(bound(one, profile, factor) for one in workloads) for factor in FACTORS]
+        ours, published = (mean([simulate(one, system) for one in workloads]) for system in (OURS, PUBLISHED))
+        fault = shortcomings(ours, published, bounds[0], options.short)
+        failures += bool(fault)
+        cells = [
+            f"{100 * each.misses:5.2f} {each.accuracy:.4f} {each.as_sized:.4f} {each.changes_per_min:4.0f}"
+            for each in (ours, published)
+        ]
+        best = " / ".join(f"{one:.4f}" for one in bounds)
+        print(f"{setting!s:<36} {best:>18} | {' | '.join(cells)} | {fault}", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
