@@ -147,7 +147,7 @@ class ClipperAimd:
 
 
 class DeepRt:
-    """DeepRT-style windows: frames that arrive in one time window form a batch that is released at the window's end.
+    """DeepRT-style windows (SEC 2021): frames of one time window form a batch that is released at the window's end.
 
     The window is half of the smallest relative deadline among the frames that wait; released frames run by deadline.
     DeepRT's admission test is the planner's part here.

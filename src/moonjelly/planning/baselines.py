@@ -44,7 +44,7 @@ class MaxAccuracy:
 
 @dataclass(frozen=True)
 class AwsClient:
-    """AWStream-style rate control at the client: each sends the largest size that its own link carries in time.
+    """AWStream-style (SIGCOMM 2018) rate control: each client sends the largest size that its own link carries in time.
 
     Nobody coordinates: devices follow demand, in proportion to the time that the demanded variants need, and a client
     is served by whatever of that its budget allows.
