@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +26,7 @@ from experiment_manager.stage import Verdict, source_of
 from experiment_manager.sweep import Run, Sweep, duration_s, expand, read_sweep
 from experiment_manager.table import collect_table, write_table
 from moonjelly.errors import ConfigError
+from moonjelly.interrupts import interruptible
 from moonjelly.telemetry import SCHEMA_VERSION
 from plots.settings import natural, setting_label
 
@@ -40,6 +40,11 @@ Out = Annotated[Path, typer.Option(help="where results are collected; an interru
 DEFAULT_OUT = Path("logs") / "experiment_manager"
 _ROOT = Path(__file__).resolve().parents[2]
 _LISTED = 24
+_STARVED_ADVICE = (
+    "A starved run measured a busy machine, not the system, so it does not count. The same command repeats only runs "
+    "without a valid result: give it when the machine has less else to do, or with fewer clients. --starved-ms sets "
+    "how long processes may wait; above its default, expect misses that are the machine's."
+)
 _SPEED_S = 7200.0
 """Over how long the time left is estimated: long, because a run takes minutes."""
 
@@ -89,7 +94,8 @@ def run_sweep(
     shaping: Annotated[str | None, typer.Option(help="tc, relay or none")] = None,
     retries: Annotated[int | None, typer.Option(help="of a failed or starved run")] = None,
     starved_ms: Annotated[
-        float | None, typer.Option(help="mean wait for a processor above which a run is repeated")
+        float | None,
+        typer.Option(help="mean wait for a processor above which a run is starved: repeated, never counted"),
     ] = None,
     out: Out = DEFAULT_OUT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs and stop")] = False,
@@ -112,21 +118,18 @@ def run_sweep(
     _announce(console, runs, matrix)
     if dry_run:
         return
-    findings = check(machines, Wanted(matrix.shaping, matrix.traces, matrix.sources))
-    findings += check_golden(matrix.sources, _ROOT) if _is_scored(matrix.runtime) else []
-    if any(finding.problems for finding in findings):
-        _print_findings(console, findings)
-        raise typer.Exit(1)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
-    try:
-        failed = _perform(console, machines, matrix, runs, out)
-    except KeyboardInterrupt:
-        write_table(out)
-        console.print(
-            "interrupted: what ran on the machines has ended; the same command goes on where this one stopped"
-        )
-        raise typer.Exit(130) from None
+    with interruptible():
+        try:
+            if not _are_fit(console, machines, matrix):
+                raise typer.Exit(1)
+            failed = _perform(console, machines, matrix, runs, out)
+        except KeyboardInterrupt:
+            if out.exists():
+                write_table(out)
+            console.print(
+                "interrupted: what ran on the machines has ended; the same command goes on where this one stopped"
+            )
+            raise typer.Exit(130) from None
     _finish(console, runs, failed, out)
     raise typer.Exit(1 if failed else 0)
 
@@ -139,8 +142,13 @@ def _announce(console: Console, runs: Sequence[Run], matrix: Sweep) -> None:
     console.print(f"{len(runs)} runs, about {length} when none is repeated")
 
 
-def _interrupt(number: int, frame: object) -> None:
-    raise KeyboardInterrupt
+def _are_fit(console: Console, machines: Hosts, matrix: Sweep) -> bool:
+    findings = check(machines, Wanted(matrix.shaping, matrix.traces, matrix.sources))
+    findings += check_golden(matrix.sources, _ROOT) if _is_scored(matrix.runtime) else []
+    if any(finding.problems for finding in findings):
+        _print_findings(console, findings)
+        return False
+    return True
 
 
 def _finish(console: Console, runs: Sequence[Run], failed: Sequence[tuple[Run, Verdict]], out: Path) -> None:
@@ -157,6 +165,8 @@ def _finish(console: Console, runs: Sequence[Run], failed: Sequence[tuple[Run, V
     _print_results(console, collect_table(out), {run.name for run in runs})
     for run, verdict in failed:
         console.print(f"[red]{run.name} {verdict.state}: {verdict.reason}[/red]", soft_wrap=True)
+    if states["starved"]:
+        console.print(_STARVED_ADVICE, soft_wrap=True)
     console.print(f"{len(runs) - len(failed)} of {len(runs)} runs have a valid result; table: {paths[0]}")
 
 

@@ -38,6 +38,8 @@ _PR_SET_PDEATHSIG = 1
 LEASE = "lease"
 """The file in a run's folder that its manager touches, by ``renew``."""
 _SAMPLE_S = 1.0
+_STARTING_S = 5.0
+"""How long a job may take from being started to saying so."""
 
 
 @dataclass
@@ -114,6 +116,8 @@ def clear(root: Path, prefix: str, grace_s: float) -> list[str]:
 
 def stop(directories: Sequence[Path], grace_s: float) -> list[dict[str, Any]]:
     """Ask jobs' supervisors to end them (TERM, then KILL of the process group) and wait until they have."""
+    for directory in directories:
+        wait([directory], "started", _STARTING_S)  # else there is nothing yet to ask, and it would begin afterwards
     with contextlib.ExitStack() as handles:
         waiting = []
         for directory in directories:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +13,7 @@ from experiment_manager.agent import LEASE
 from experiment_manager.hosts import Hosts
 from experiment_manager.ssh import Job, Machine, RemoteError, has_failed
 from experiment_manager.sweep import Device, Run, Sweep, share
+from moonjelly.interrupts import deferred
 
 READY_TIMEOUT_S = 300.0
 LEASE_S = 90.0
@@ -78,17 +78,17 @@ class Stage:
         dealt = share(self._run.devices, list(self._clients))
         try:
             for machine in (self._server, *(self._clients[label] for label, mine in dealt.items() if mine)):
-                machine.connect()
                 self._resources.callback(machine.close)
-                machine.agent("renew", str(self._directory(machine)))
+                machine.connect()
                 self._used[machine] = time.monotonic()
+                machine.agent("renew", str(self._directory(machine)))
         except BaseException:
-            self._resources.close()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *fault: object) -> None:
-        with _unhurried():
+        with deferred():
             try:
                 self._stop()
                 for machine in self._used:
@@ -267,16 +267,3 @@ def source_of(run: Run, device: Device) -> str:
 def clean_interface(machine: Machine) -> None:
     """Remove what a shaper that was killed left on a machine's interface."""
     machine.run(machine.python("network_shaping", "clean", "--interface", machine.host.interface))
-
-
-@contextlib.contextmanager
-def _unhurried() -> Iterator[None]:
-    """Cleaning up is not interrupted by another Ctrl-C, nor by the end of the terminal."""
-    before = {
-        number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -121,6 +121,13 @@ def test_the_command_runs_on_a_machine(layout: Layout, root: Path) -> None:
     assert "[[clients]]" in done.stdout
 
 
+def test_the_command_takes_the_place_of_the_one_that_starts_it(layout: Layout, root: Path) -> None:
+    """So that Ctrl-C is its own to act on: a sweep has remote processes to stop before it ends."""
+    words = [sys.executable, "-m", "cli", "testbed", "run", "--name", NAME, "--", "sh", "-c", "echo $$"]
+    started = subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, text=True)
+    assert int(started.communicate(timeout=60)[0]) == started.pid
+
+
 def _pids(namespace: str) -> list[str]:
     return subprocess.run(["ip", "netns", "pids", namespace], capture_output=True, text=True, check=True).stdout.split()
 

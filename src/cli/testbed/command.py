@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from rich.table import Table
 
 from cli.testbed import machines
 from cli.testbed.layout import Layout
+from moonjelly.interrupts import interruptible
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -28,7 +28,8 @@ def up(
 ) -> None:
     """Make server, manager and client machines: namespaces, addresses, sshd, keys. Needs root."""
     layout = Layout(name, clients)
-    hosts = machines.up(layout)
+    with interruptible():
+        hosts = machines.up(layout)
     table = Table(title=f"testbed '{name}' is up", title_justify="left")
     for column in ("machine", "namespace", "address", "work directory"):
         table.add_column(column)
@@ -54,8 +55,9 @@ def run(
     if not context.args:
         raise machines.TestbedError("nothing to run: name a command, e.g. 'testbed run ip addr'")
     environment = {**os.environ, HOSTS_VARIABLE: str(machines.hosts_file(layout))}
-    done = subprocess.run(machines.command_in(place, context.args), env=environment, check=False)
-    raise typer.Exit(done.returncode if done.returncode >= 0 else 128 - done.returncode)
+    command = machines.command_in(place, context.args)
+    # In our place, so that signals are its own to act on.
+    os.execvpe(command[0], command, environment)  # noqa: S606 - there is no shell wanted
 
 
 @app.command()

@@ -11,6 +11,7 @@ from pathlib import Path
 from cli.sweep_report import write_report
 from cli.testbed import machines
 from cli.testbed.layout import Layout
+from moonjelly.interrupts import interruptible
 from plots.app import app as plot_app
 
 _SWEEP = (
@@ -29,29 +30,47 @@ def run_demo(layout: Layout, words: Sequence[str], out: Path) -> int:
         out: where everything goes; an interrupted sweep resumes there.
 
     Returns:
-        Exit status: 0 when every run has a valid result.
+        Exit status: 0 when every run has a valid result, 130 when it was interrupted.
 
     Raises:
-        TestbedError: no testbed can be made here, or no run came to an end.
+        TestbedError: no testbed can be made here.
     """
+    with interruptible():
+        try:
+            status = _sweep(layout, words, out)
+        except KeyboardInterrupt:
+            print(f"interrupted: the testbed is removed; results stay in {out}")
+            return 130
+    if any((path.parent / "summary.json").exists() for path in out.rglob("run.json")):
+        _draw(out)
+    return status
+
+
+def _sweep(layout: Layout, words: Sequence[str], out: Path) -> int:
+    """Exit status of the sweep; the testbed is gone however it ended."""
     hosts = machines.up(layout)
     try:
         command = [sys.executable, "-m", "cli", "experiment", "run", "--hosts", str(hosts), *_SWEEP, *words]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         place = machines.command_in(layout.manager, [*command, "--out", str(out)])
-        done = subprocess.run(place, env=environment, check=False)
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+        # In a session of its own, so that it is told to stop once, by us, and has stopped before the machines go.
+        manager = subprocess.Popen(place, env=environment, start_new_session=True)
+        try:
+            return manager.wait()
+        except KeyboardInterrupt:
+            manager.terminate()
+            manager.wait()
+            raise
     finally:
         machines.down(layout.name)
-    runs = [path for path in out.rglob("run.json") if (path.parent / "summary.json").exists()]
-    if not runs:
-        raise machines.TestbedError(f"no run below {out} has a valid result")
-    newest = str(max(runs, key=lambda path: path.stat().st_mtime).parent)
+
+
+def _draw(out: Path) -> None:
     for figure in (
         ["fig6", "--zoo", "yolov4"],
-        ["fig7", newest, "--zoo", "yolov4"],
-        ["fig8", str(out / "runs.csv")],
-        ["fig9", newest],
+        ["fig7", str(out)],
+        ["fig8", str(out)],
+        ["fig9", str(out)],
     ):
         plot_app([*figure, "--out", str(out / "figures")], standalone_mode=False)
     print(write_report(out))
-    return done.returncode

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from cli.testbed.layout import Layout, Machine, hosts_toml, is_namespace_of, sshd_config
 from moonjelly.errors import MoonjellyError
+from moonjelly.interrupts import deferred
 
 _ROOT = Path(__file__).resolve().parents[3]
 _SSHD_READY_S = 10.0
@@ -52,7 +53,8 @@ def up(layout: Layout) -> Path:
     if found := problems():
         raise TestbedError("no testbed here: " + "; ".join(found))
     if _namespaces_of(layout.name):
-        raise TestbedError(f"testbed '{layout.name}' is up already; 'moonjelly testbed down' removes it")
+        remedy = f"'moonjelly testbed down --name {layout.name}' removes it"
+        raise TestbedError(f"testbed '{layout.name}' is up already; {remedy}")
     try:
         return _make(layout)
     except BaseException:
@@ -64,14 +66,15 @@ def down(name: str) -> list[str]:
     """Remove every trace of a testbed, also of one whose maker was killed; returns what was removed."""
     layout = Layout(name)
     removed = []
-    for namespace in _namespaces_of(name):
-        _stop_processes(namespace)
-        _ip("netns", "delete", namespace)
-        shutil.rmtree(f"/etc/netns/{namespace}", ignore_errors=True)
-        removed.append(namespace)
-    if layout.directory.exists():
-        shutil.rmtree(layout.directory)
-        removed.append(str(layout.directory))
+    with deferred():
+        for namespace in _namespaces_of(name):
+            _stop_processes(namespace)
+            _ip("netns", "delete", namespace)
+            shutil.rmtree(f"/etc/netns/{namespace}", ignore_errors=True)
+            removed.append(namespace)
+        if layout.directory.exists():
+            shutil.rmtree(layout.directory)
+            removed.append(str(layout.directory))
     return removed
 
 
@@ -219,7 +222,8 @@ def _ip(*arguments: str) -> str:
 
 
 def _run(command: Sequence[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # In a session of its own: Ctrl-C is this program's to act on, and must not end what puts things in order.
+    done = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if done.returncode:
         raise TestbedError(f"'{' '.join(command)}' failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
