@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import json
 import os
 import select
@@ -130,7 +131,7 @@ class Children:
                 pass_fds=theirs,
                 env=environment,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - the demo has no threads when it starts children
+                preexec_fn=functools.partial(_die_with, os.getpid()),  # noqa: PLW1509 - the demo has no threads when it starts children
             )
         for descriptor in theirs:
             os.close(descriptor)
@@ -165,6 +166,8 @@ def _kill_group(leader: int) -> None:
         return  # nothing of the group is left: the usual case
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before it could be bound to

@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import ctypes
+import functools
 import json
 import os
 import select
@@ -181,7 +182,7 @@ def _supervise(directory: Path, command: Sequence[str], ready: bool, hold: bool,
             arguments,
             pass_fds=passed,
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - the supervisor has no threads
+            preexec_fn=functools.partial(_die_with, os.getpid()),  # noqa: PLW1509 - the supervisor has no threads
         )
     except OSError as fault:
         _write(directory / "exit.json", {"status": 127, "reason": str(fault)})
@@ -233,8 +234,10 @@ def _follow(directory: Path, child: subprocess.Popen[bytes], pipes: Pipes, stopp
     _write(directory / "exit.json", {"status": code, "stopped": bool(stopping), "reason": reason, **account})
 
 
-def _die_with_parent() -> None:
+def _die_with(parent: int) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)  # it died before it could be bound to
 
 
 def _kill_group(leader: int) -> None:
