@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import structs
 
 from moonjelly.rpc import messages as wire
 from moonjelly.sdk.frames import ANSWER_GRACE_MS
@@ -53,7 +52,9 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.session.connected)
     def connects(self, resumed: bool, known: int, placed: bool) -> None:
         resumed = resumed and self.session.welcome is not None
-        welcome = replace(WELCOME, resumed=resumed, last_frame_id=known, plan=replace(PLAN, placed=placed))
+        welcome = structs.replace(
+            WELCOME, resumed=resumed, last_frame_id=known, plan=structs.replace(PLAN, placed=placed)
+        )
         self.note(self.session.connect(welcome, self.now))
 
     @rule()

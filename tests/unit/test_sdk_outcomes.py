@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from moonjelly.errors import ProtocolError
 from moonjelly.network import LinkEstimate, LinkState, estimate
@@ -51,7 +52,9 @@ def test_the_exact_deadline_is_on_time_and_a_nanosecond_more_is_late() -> None:
 
 
 def test_the_servers_view_of_lateness_does_not_count() -> None:
-    result = outcomes.answered(FRAME, replace(ANSWER, outcome=Outcome.LATE, reason="so it thinks"), at(50), terms())
+    result = outcomes.answered(
+        FRAME, structs.replace(ANSWER, outcome=Outcome.LATE, reason="so it thinks"), at(50), terms()
+    )
     assert (result.outcome, result.reason) == (Outcome.ON_TIME, "")
 
 
@@ -63,7 +66,9 @@ def test_shares_of_the_latency() -> None:
 
 
 def test_a_refusal_keeps_its_reason_and_has_no_boxes() -> None:
-    result = outcomes.answered(FRAME, replace(ANSWER, outcome=Outcome.DROPPED, reason="too late"), at(50), terms())
+    result = outcomes.answered(
+        FRAME, structs.replace(ANSWER, outcome=Outcome.DROPPED, reason="too late"), at(50), terms()
+    )
     assert (result.outcome, result.reason, len(result.detections)) == (Outcome.DROPPED, "too late", 0)
     assert (result.used_variant, result.accuracy, result.received_ns) == ("", 0.0, at(50))
 
@@ -81,16 +86,16 @@ def test_what_was_never_sent_or_answered_says_so() -> None:
 
 def test_the_plan_follows_answers_but_never_goes_back() -> None:
     made = terms()
-    made.follow(replace(ANSWER, next_variant=0, plan_version=3))
-    assert made.plan == replace(PLAN, variant=0, version=3)
-    made.follow(replace(ANSWER, next_variant=1, plan_version=2))
-    assert made.plan == replace(PLAN, variant=0, version=3)
+    made.follow(structs.replace(ANSWER, next_variant=0, plan_version=3))
+    assert made.plan == structs.replace(PLAN, variant=0, version=3)
+    made.follow(structs.replace(ANSWER, next_variant=1, plan_version=2))
+    assert made.plan == structs.replace(PLAN, variant=0, version=3)
 
 
 def test_a_rejected_clients_plan_does_not_follow_answers_and_is_that_of_a_probe() -> None:
-    rejected = replace(PLAN, placed=False, variant=1)
-    made = terms(replace(WELCOME, plan=rejected))
-    made.follow(replace(ANSWER, next_variant=0, plan_version=3))
+    rejected = structs.replace(PLAN, placed=False, variant=1)
+    made = terms(structs.replace(WELCOME, plan=rejected))
+    made.follow(structs.replace(ANSWER, next_variant=0, plan_version=3))
     assert made.plan == rejected
     assert plan_view(rejected).variant == 0
     assert plan_view(PLAN).variant == 1
@@ -99,12 +104,12 @@ def test_a_rejected_clients_plan_does_not_follow_answers_and_is_that_of_a_probe(
 @pytest.mark.parametrize(
     ("message", "text"),
     [
-        (messages.ServerMessage(plan=replace(PLAN, variant=2)), "variant 2; its zoo has 2"),
-        (messages.ServerMessage(results=(replace(ANSWER, variant=9),)), "variant 9"),
-        (messages.ServerMessage(results=(ANSWER, replace(ANSWER, next_variant=9))), "variant 9"),
+        (messages.ServerMessage(plan=structs.replace(PLAN, variant=2)), "variant 2; its zoo has 2"),
+        (messages.ServerMessage(results=(structs.replace(ANSWER, variant=9),)), "variant 9"),
+        (messages.ServerMessage(results=(ANSWER, structs.replace(ANSWER, next_variant=9))), "variant 9"),
         (
             messages.ServerMessage(
-                results=(replace(ANSWER, detections=Detections(BOX.boxes, BOX.scores, np.ones(1, np.int32))),)
+                results=(structs.replace(ANSWER, detections=Detections(BOX.boxes, BOX.scores, np.ones(1, np.int32))),)
             ),
             "class 1; its zoo has 1",
         ),
@@ -120,12 +125,12 @@ def test_what_the_server_would_refuse_in_any_case() -> None:
     assert terms().objection(replace(ENCODED, variant=2)) == Withheld(
         Outcome.FAILED, "sized for variant 2; the zoo has 2"
     )
-    assert terms(replace(WELCOME, max_frame_bytes=1000)).objection(ENCODED) == Withheld(
+    assert terms(structs.replace(WELCOME, max_frame_bytes=1000)).objection(ENCODED) == Withheld(
         Outcome.FAILED, "4000 bytes; the server takes at most 1000: lower the quality or the size"
     )
-    assert terms(replace(WELCOME, max_frame_bytes=0)).objection(ENCODED) is None, "it has not said"
+    assert terms(structs.replace(WELCOME, max_frame_bytes=0)).objection(ENCODED) is None, "it has not said"
 
 
 @pytest.mark.parametrize(("asked", "taken"), [(4, 4), (0, DEFAULT_MAX_OUTSTANDING), (1000, DEFAULT_MAX_OUTSTANDING)])
 def test_how_many_frames_may_wait(asked: int, taken: int) -> None:
-    assert terms(replace(WELCOME, max_outstanding=asked)).max_outstanding == taken
+    assert terms(structs.replace(WELCOME, max_outstanding=asked)).max_outstanding == taken

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec import structs
 
 from moonjelly.adaptation import OUTAGE_AFTER_MS, PADDING_BYTES, Send
 from moonjelly.errors import ProtocolError
@@ -49,7 +48,7 @@ def answer(frame_id: int, outcome: Outcome = Outcome.ON_TIME, **changes: object)
     result = messages.Result(
         frame_id, outcome, "", Detections.empty(), 0, 1, 1, messages.StageTimes(infer_ms=3.0), ServerInstant(5)
     )
-    return messages.ServerMessage(results=(replace(result, **changes),))  # type: ignore[arg-type]
+    return messages.ServerMessage(results=(structs.replace(result, **changes),))  # type: ignore[arg-type]
 
 
 def ack(frame_id: int, size: int = 4000) -> messages.ServerMessage:
@@ -101,7 +100,7 @@ def test_resuming_keeps_what_the_server_has_and_loses_what_it_has_not() -> None:
     departed(made, unknown)
     made.disconnect()
     assert made.hello(at(20)).resume_token == b"token"
-    (lost,) = made.connect(replace(WELCOME, resumed=True, last_frame_id=known), at(30))
+    (lost,) = made.connect(structs.replace(WELCOME, resumed=True, last_frame_id=known), at(30))
     assert (lost.frame_id, lost.outcome) == (unknown, Outcome.LOST)
     (result,) = made.receive(answer(known), at(40))
     assert result.outcome is Outcome.ON_TIME
@@ -142,7 +141,7 @@ def test_why_no_frame_can_be_sent() -> None:
 
 
 def test_what_cannot_be_sent_still_has_its_outcome() -> None:
-    made = session(replace(WELCOME, max_frame_bytes=1000))
+    made = session(structs.replace(WELCOME, max_frame_bytes=1000))
     result = made.begin(FRAME, at(0), at(1))
     assert isinstance(result, FrameResult)
     assert (result.outcome, result.wire_bytes) == (Outcome.FAILED, 4000)
@@ -159,7 +158,7 @@ def test_a_message_that_contradicts_the_zoo_changes_nothing() -> None:
     departed(made, frame_id)
     right, wrong = answer(frame_id).results[0], answer(frame_id, next_variant=9).results[0]
     with pytest.raises(ProtocolError, match="the server names variant 9; its zoo has 2"):
-        made.receive(messages.ServerMessage(results=(right, wrong), plan=replace(PLAN, version=5)), at(3))
+        made.receive(messages.ServerMessage(results=(right, wrong), plan=structs.replace(PLAN, version=5)), at(3))
     assert made.in_flight == 1
     assert made.plan == PLAN
 
@@ -231,7 +230,7 @@ def test_a_client_that_takes_too_long_to_prepare_frames_skips_them_and_tries_aga
 
 
 def test_a_rejected_client_sends_one_small_frame_a_second_to_keep_its_bandwidth_known() -> None:
-    made = session(replace(WELCOME, plan=replace(PLAN, placed=False, reason="full")))
+    made = session(structs.replace(WELCOME, plan=structs.replace(PLAN, placed=False, reason="full")))
     choice = made.choose(at(0), at(1))
     assert isinstance(choice, Send)
     assert choice.variant == 0

@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from moonjelly.dispatching.queue import DeadlineQueue, QueuedFrame
 from moonjelly.errors import ProfileError
 from moonjelly.profiles import Profile
@@ -81,8 +83,7 @@ class DevicePlan:
         return self.latency_ns[self.variant]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Start these frames as one batch, now.
 
     Attributes:
@@ -96,8 +97,7 @@ class Run:
     padded_batch: int
 
 
-@dataclass(frozen=True, slots=True)
-class Drop:
+class Drop(msgspec.Struct, frozen=True):
     """Answer these frames without running them, now, and ask again.
 
     Attributes:
@@ -109,8 +109,7 @@ class Drop:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class WaitUntil:
+class WaitUntil(msgspec.Struct, frozen=True):
     """Nothing to do until a frame arrives, a batch ends or the plan changes.
 
     Attributes:

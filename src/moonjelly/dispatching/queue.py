@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
+import msgspec
 
-@dataclass(frozen=True, slots=True)
-class QueuedFrame:
+
+class QueuedFrame(msgspec.Struct, frozen=True):
     """A frame that is ready to run.
 
     Attributes:
@@ -77,7 +77,7 @@ class DeadlineQueue:
 
     def earliest(self, count: int, skip: int = 0) -> tuple[QueuedFrame, ...]:
         """Up to ``count`` frames by deadline, after the ``skip`` most urgent ones."""
-        return tuple(self._frames[key] for _, key in self._order[skip : skip + count])
+        return tuple([self._frames[key] for _, key in self._order[skip : skip + count]])
 
     def deadlines_ns(self, count: int) -> list[int]:
         """The ``count`` earliest deadlines, ascending."""

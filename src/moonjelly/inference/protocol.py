@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,8 +39,7 @@ class ModelSource:
     digest: str
 
 
-@dataclass(frozen=True, slots=True)
-class FrameInput:
+class FrameInput(msgspec.Struct, frozen=True, eq=False):
     """One frame of a batch.
 
     Attributes:

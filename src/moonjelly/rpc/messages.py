@@ -1,12 +1,12 @@
 """What travels on the native stream, as domain types (``protos/serving.proto``, ``docs/wire.md``).
 
 Only :mod:`~moonjelly.rpc.client_wire`, :mod:`~moonjelly.rpc.server_wire` and :mod:`~moonjelly.rpc.boxes` know both
-these and the generated protobuf classes.
+these and the generated protobuf classes. Frozen msgspec structs: several are made per frame (docs/adr/0008).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from moonjelly.types import DEFAULT_GROUP, Detections, Outcome
 from moonjelly.units import ClientInstant, ServerInstant
@@ -16,8 +16,7 @@ SERVICE = "moonjelly.v1.Serving"
 STREAM_METHOD = f"/{SERVICE}/Stream"
 
 
-@dataclass(frozen=True, slots=True)
-class Hello:
+class Hello(msgspec.Struct, frozen=True):
     """First message of every stream: registers a client, or resumes its session when ``resume_token`` is set."""
 
     name: str
@@ -30,8 +29,7 @@ class Hello:
     protocol_version: int = PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(msgspec.Struct, frozen=True):
     """One encoded frame on its way to the server.
 
     Attributes:
@@ -58,8 +56,7 @@ class Frame:
     data: bytes | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class Ping:
+class Ping(msgspec.Struct, frozen=True):
     """Asks for a :class:`Pong`.
 
     Attributes:
@@ -71,8 +68,7 @@ class Ping:
     padding_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Bye:
+class Bye(msgspec.Struct, frozen=True):
     """The client leaves for good: its session ends at once."""
 
     reason: str = ""
@@ -81,8 +77,7 @@ class Bye:
 ClientMessage = Hello | Frame | Ping | Bye
 
 
-@dataclass(frozen=True, slots=True)
-class ZooVariant:
+class ZooVariant(msgspec.Struct, frozen=True):
     """What a client needs to know of a variant.
 
     Attributes:
@@ -96,8 +91,7 @@ class ZooVariant:
     accuracy: float
 
 
-@dataclass(frozen=True, slots=True)
-class ZooInfo:
+class ZooInfo(msgspec.Struct, frozen=True):
     """The zoo of the client's group.
 
     Attributes:
@@ -113,8 +107,7 @@ class ZooInfo:
     classes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PlanUpdate:
+class PlanUpdate(msgspec.Struct, frozen=True):
     """The plan for one client.
 
     Attributes:
@@ -137,8 +130,7 @@ class PlanUpdate:
     overhead_ms: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Welcome:
+class Welcome(msgspec.Struct, frozen=True):
     """The server's answer to :class:`Hello`.
 
     Attributes:
@@ -161,8 +153,7 @@ class Welcome:
     protocol_version: int = PROTOCOL_VERSION
 
 
-@dataclass(frozen=True, slots=True)
-class Ack:
+class Ack(msgspec.Struct, frozen=True):
     """A frame has been read off the wire."""
 
     frame_id: int
@@ -171,8 +162,7 @@ class Ack:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class StageTimes:
+class StageTimes(msgspec.Struct, frozen=True):
     """Where a frame spent its time, milliseconds, not negative and below an hour.
 
     Attributes:
@@ -201,16 +191,14 @@ class StageTimes:
         return self.dispatch_ms + self.preprocess_ms + self.queue_ms + self.infer_ms + self.respond_ms
 
 
-@dataclass(frozen=True, slots=True)
-class PackedDetections:
+class PackedDetections(msgspec.Struct, frozen=True):
     """Boxes as they go on the wire, made by :func:`moonjelly.rpc.boxes.pack` where there is time for it."""
 
     count: int
     data: bytes
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Result:
+class Result(msgspec.Struct, frozen=True, eq=False):
     """The server's answer to one frame; exactly one per frame that it received.
 
     Attributes:
@@ -233,8 +221,7 @@ class Result:
     packed: PackedDetections | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pong:
+class Pong(msgspec.Struct, frozen=True):
     """Answer to a :class:`Ping`, for the clock offset."""
 
     sent_client_ns: ClientInstant
@@ -242,16 +229,14 @@ class Pong:
     sent_ns: ServerInstant
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(msgspec.Struct, frozen=True):
     """The server will stop: no new frames."""
 
     grace_s: float
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class StreamError:
+class StreamError(msgspec.Struct, frozen=True):
     """Something about the stream or a message is wrong.
 
     Attributes:
@@ -266,8 +251,7 @@ class StreamError:
     fatal: bool = False
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ServerMessage:
+class ServerMessage(msgspec.Struct, frozen=True, eq=False):
     """Whatever was ready when the stream could be written."""
 
     welcome: Welcome | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec import structs
 
 from moonjelly.adaptation import PlanView
 from moonjelly.errors import ProtocolError
@@ -66,7 +66,7 @@ class Terms:
     def follow(self, result: messages.Result) -> None:
         """A result names the variant to size the next frame for; one of an older plan does not count."""
         if self.plan is not None and self.plan.placed and result.plan_version >= self.plan.version:
-            self.plan = replace(self.plan, version=result.plan_version, variant=result.next_variant)
+            self.plan = structs.replace(self.plan, version=result.plan_version, variant=result.next_variant)
 
     # -- asking -----------------------------------------------------------------------------------------------------
 

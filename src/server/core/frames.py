@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from moonjelly.network import ClockOffset, answer_by_ns, captured_at_server
 from moonjelly.rpc import messages
@@ -19,8 +20,7 @@ WATCH_GRACE_NS = 2 * NS_PER_MS
 """The watch answers this long after a deadline, so that an answer on its way is sent instead of thrown away."""
 
 
-@dataclass(slots=True)
-class PendingFrame:
+class PendingFrame(msgspec.Struct, eq=False):
     """One frame on its way through the server.
 
     Attributes:
