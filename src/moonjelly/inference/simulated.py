@@ -44,10 +44,15 @@ class SyntheticAnswers:
 
     def detections(self, variant: str, stream: str, frame_id: int) -> Detections:
         """Boxes of a frame; they do not depend on ``variant``."""
+        stretch, index = divmod(frame_id, _STRETCH)
         drawn = _draw(self.seed, self.class_count, stream)
-        corner = (drawn.start + frame_id * drawn.velocity) % 1.0 * drawn.room
-        boxes = np.concatenate([corner, corner + drawn.size], axis=1, dtype=np.float32)
-        return Detections(boxes, drawn.scores, drawn.classes)
+        return Detections(_boxes(drawn, stretch)[index], drawn.scores, drawn.classes)
+
+
+_STRETCH = 64
+"""Frames whose boxes are computed together: numpy takes as long for one of them."""
+_STREAMS = 512
+"""Streams at a time; what was kept for those of clients that have gone makes room."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -62,7 +67,15 @@ class _Drawn:
     classes: NDArray[np.int32]
 
 
-@lru_cache(maxsize=512)  # streams at a time; those of clients that have gone make room
+@lru_cache(maxsize=_STREAMS)
+def _boxes(drawn: _Drawn, stretch: int) -> NDArray[np.float32]:
+    """``(_STRETCH, n, 4)``: the boxes of one stretch of frames."""
+    frames = np.arange(stretch * _STRETCH, (stretch + 1) * _STRETCH, dtype=np.float32)[:, None, None]
+    corners = (drawn.start + frames * drawn.velocity) % 1.0 * drawn.room
+    return np.concatenate([corners, corners + drawn.size], axis=2, dtype=np.float32)
+
+
+@lru_cache(maxsize=_STREAMS)
 def _draw(seed: int, class_count: int, stream: str) -> _Drawn:
     draw = np.random.default_rng([seed, *stream.encode()])
     count = int(draw.integers(1, 9))
