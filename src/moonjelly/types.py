@@ -30,6 +30,8 @@ class Outcome(enum.Enum):
     FAILED = "FAILED"
     """It could not be decoded, or the executor died with it."""
 
+    __hash__ = object.__hash__  # by identity, in C; the enumeration's own hashes the name in Python, thrice per frame
+
     @property
     def is_miss(self) -> bool:
         """All but ``ON_TIME``."""

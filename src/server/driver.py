@@ -17,6 +17,7 @@ from server.core import events as ev
 from server.endpoint import Endpoint
 from server.logs import LogWriter
 from server.processes import ExecutorLink, PlannerLink
+from server.records import Record
 
 _log = logging.getLogger(__name__)
 
@@ -44,10 +45,13 @@ class Driver:
         self._busy = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
+        self._records: list[Record] = []
+        self._logs = logs
+        self._later: asyncio.Handle | None = None
         self._actions: dict[type, Callable[[Any], None]] = {
             ev.Send: lambda instruction: endpoint.send(instruction.stream, instruction.item),
             ev.SubmitFrame: self._submit,
-            ev.Record: lambda instruction: logs.write(instruction.what),
+            ev.Record: lambda instruction: self._records.append(instruction.what),
             ev.EndStream: lambda instruction: endpoint.end(instruction.stream),
             ev.MoveFrame: self._move,
             ev.Tell: lambda instruction: executors[instruction.device].send(instruction.message),
@@ -69,7 +73,8 @@ class Driver:
                     self._actions[type(instruction)](instruction)
         finally:
             self._busy = False
-        self._arm(now_ns)
+        if self._later is None:
+            self._later = self._loop.call_soon(self._after_turn)
 
     def executor_message(self, message: ipc.Message) -> None:
         """Something from an executor."""
@@ -88,7 +93,10 @@ class Driver:
         self.emit(ev.DeviceDown(device, reason, running))
 
     def close(self) -> None:
-        """No more timers."""
+        """Hand over the last telemetry; no more timers."""
+        if self._later is not None:
+            self._later.cancel()
+        self._log()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -107,7 +115,18 @@ class Driver:
         _log.error("device %d is restarted: %s", instruction.device, instruction.reason)
         self._executors[instruction.device].kill()
 
-    def _arm(self, now_ns: int) -> None:
+    def _after_turn(self) -> None:
+        """What no client waits for, once for all events of a turn of the loop, and after the writers that they woke."""
+        self._later = None
+        self._log()
+        self._arm()
+
+    def _log(self) -> None:
+        for record in self._records:
+            self._logs.write(record)
+        self._records.clear()
+
+    def _arm(self) -> None:
         """One timer, for the earliest thing; one that fires too early only looks again."""
         wake_ns = self._core.wake_ns()
         if wake_ns is None or (self._timer is not None and self._timer_ns <= wake_ns):
@@ -115,7 +134,7 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_ns = wake_ns
-        delay_ms = max(0, math.ceil((wake_ns - now_ns) / NS_PER_MS))  # the loop's timers are that coarse
+        delay_ms = max(0, math.ceil((wake_ns - time.monotonic_ns()) / NS_PER_MS))  # the loop's timers are that coarse
         self._timer = self._loop.call_later(delay_ms / 1000.0, self._wake)
 
     def _wake(self) -> None:

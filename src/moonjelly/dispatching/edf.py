@@ -55,10 +55,10 @@ def choose(now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> tuple[
     """
     latency_ns = plan.active_ns
     waiting = len(deadlines_ns)
+    if waiting <= plan.useful_batch and now_ns + latency_ns[waiting - 1] <= deadlines_ns[0]:
+        return (0, waiting, plan.variant)  # all of them, and in time: most often
     best, fewest = (0, 0, plan.variant), waiting + 1
     for skip, size, variant in _ways(now_ns, deadlines_ns, plan):
-        if skip + size == waiting and skip == 0:
-            return (skip, size, variant)
         ends_ns = now_ns + plan.latency_ns[variant][size - 1]
         lost = _lost(ends_ns, deadlines_ns, skip + size, latency_ns, plan.useful_batch, skip, fewest)
         if lost < fewest:

@@ -6,7 +6,6 @@ names the field and its value.
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 from google.protobuf.message import DecodeError
@@ -113,8 +112,10 @@ def _split_frame(data: bytes) -> tuple[pb.Frame, memoryview] | None:
     while at >= 0:
         length, picture = varint.read(data, at + 1)
         if picture + length == size:
-            with contextlib.suppress(DecodeError):
+            try:
                 return pb.Frame.FromString(data[begin:at]), memoryview(data)[picture:]
+            except DecodeError:
+                pass  # this was no tag, but part of a field before it
         at = data.find(_DATA_TAG, at + 1, begin + _LONGEST_HEAD)
     return None
 

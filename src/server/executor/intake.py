@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -92,18 +93,23 @@ class DirectIntake:
         self._prepare = prepare
         self._posted: queue.SimpleQueue[Work] = queue.SimpleQueue()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._sources = (channel.fileno(), self._wake)
+        self._incoming = channel.fileno()
 
     def take(self, timeout_s: float | None) -> list[Work]:
         """See :class:`Intake`."""
-        readable, _, _ = select.select(self._sources, (), (), timeout_s)
+        readable, _, _ = select.select((self._incoming, self._wake), (), (), timeout_s)
         works: list[Work] = []
         if self._wake in readable:
             os.eventfd_read(self._wake)
             while not self._posted.empty():
                 works.append(self._posted.get())
+        if self._incoming in readable:
+            self._read(works)
+        return works
+
+    def _read(self, works: list[Work]) -> None:
         try:
-            for message in self._channel.ready():
+            for message in chain((self._channel.receive(),), self._channel.ready()):
                 if isinstance(message, ipc.Submit):
                     works.append(prepared(message, self._prepare))
                 elif isinstance(message, ipc.Submits):
@@ -112,7 +118,6 @@ class DirectIntake:
                     works.append(message)
         except PeerGone:
             works.append(Closed())
-        return works
 
     def post(self, work: Work) -> None:
         """See :class:`Intake`."""

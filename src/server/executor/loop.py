@@ -79,7 +79,7 @@ class ExecutorLoop:
         self._failures = 0
         self.active = active
         self._wanted = active.group
-        self._plan = self._device_plan(active)
+        self._follow(active)
 
     def run(self, intake: Intake, models: ResidentModels) -> None:
         """Until the endpoint goes.
@@ -131,7 +131,7 @@ class ExecutorLoop:
         if loaded.error:
             self._send(ipc.Trouble(self._device, loaded.error))
         elif loaded.ahead:
-            self._plan = self._device_plan(self.active)
+            self._follow(self.active)
         elif loaded.serve.plan_version >= max(self.active.plan_version, self._next.plan_version if self._next else 0):
             self._next = loaded.serve
 
@@ -144,7 +144,7 @@ class ExecutorLoop:
         self.active = serve
         if changed:
             models.trim(serve.group, serve.variant)
-        self._plan = self._device_plan(serve)
+        self._follow(serve)
         if changed:
             resident = tuple(sorted(self._executor.resident()))
             self._send(ipc.Switched(self._device, serve.plan_version, serve.group, serve.variant, resident))
@@ -221,7 +221,7 @@ class ExecutorLoop:
                 group=group,
                 variant=run.variant,
                 planned_variant=self._plan.variant,
-                fallbacks=self._others(),
+                fallbacks=self._others,
                 planned_batch=self._plan.batch,
                 queue=waiting,
                 head_slack_ms=slack_ms,
@@ -274,7 +274,7 @@ class ExecutorLoop:
         changed = measured.steps != self._measured.steps
         self._measured = measured
         if changed:
-            self._plan = self._device_plan(self.active)
+            self._follow(self.active)
             self._send(ipc.Speed(self._device, self._plan.speed))
 
     # -- answers ------------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class ExecutorLoop:
             group=group,
             variant=variant,
             planned_variant=variant,
-            fallbacks=self._others() if running else (),
+            fallbacks=self._others if running else (),
             planned_batch=planned_batch,
             queue=queue,
             head_slack_ms=head_slack_ms,
@@ -311,22 +311,21 @@ class ExecutorLoop:
             answers=answers,
         )
 
-    def _others(self) -> tuple[int, ...]:
-        """Loaded variants beside the planned one: with them a recording's decisions can be made again."""
-        return tuple(variant for variant in self._plan.resident if variant != self._plan.variant)
-
     def _send(self, message: ipc.Message) -> None:
         try:
             self._channel.send(message)
         except PeerGone:
             _log.debug("the endpoint has gone; the next receive ends this process")
 
-    def _device_plan(self, serve: ipc.Serve) -> DevicePlan:
+    def _follow(self, serve: ipc.Serve) -> None:
+        """Decide by what ``serve`` says, with what is loaded and as fast as the device is now."""
         profile = self._profiles[serve.group]
         loaded = self._executor.resident()
         resident = [index for index, name in enumerate(self._names[serve.group]) if name in loaded]
         speed = self._configured_speed * self._measured.speed
-        return DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), speed, resident)
+        self._plan = DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), speed, resident)
+        # Loaded variants beside the planned one: with them a recording's decisions can be made again.
+        self._others = tuple(variant for variant in self._plan.resident if variant != serve.variant)
 
 
 def _give_up_ns(frame: QueuedFrame) -> int:
