@@ -135,7 +135,12 @@ def varint(value: int) -> bytes:
 
 async def results(call: Any) -> int:
     """Read one message; how many results it carries."""
-    message = pb.ServerMessage.FromString(await call.read())
+    return results_in(await call.read())
+
+
+def results_in(data: bytes) -> int:
+    """How many results a message of the server carries."""
+    message = pb.ServerMessage.FromString(data)
     for result in message.results:
         if result.outcome != pb.OUTCOME_ON_TIME:
             raise RuntimeError(f"frame {result.frame_id} ended as {pb.Outcome.Name(result.outcome)}: {result.reason}")
