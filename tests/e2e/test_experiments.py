@@ -169,7 +169,7 @@ def test_ctrl_c_stops_everything_everywhere(bench: Bench) -> None:
     said, _ = manager.communicate(timeout=ENDED_S)
     assert manager.returncode == 130, said
     assert "the same command goes on where this one stopped" in said
-    assert bench.is_clear(), (bench.processes(), bench.files())
+    until(bench.is_clear, lambda: f"{bench.processes()} {bench.files()}")
 
 
 def test_a_failed_run_is_repeated_and_keeps_its_logs(bench: Bench) -> None:
@@ -284,7 +284,7 @@ def test_a_full_disk_at_the_manager_is_an_error_and_leaves_nothing(bench: Bench)
     status, said = bench.call(command)
     assert status == 1
     assert "No space left on device" in said
-    assert bench.is_clear(), (bench.processes(), bench.files())
+    until(bench.is_clear, lambda: f"{bench.processes()} {bench.files()}")
 
 
 @pytest.mark.full

@@ -410,7 +410,12 @@ def test_the_synchronous_client() -> None:
             assert client.link.rtt_ms > 0.0
             assert client.session_id > 0
             assert client.statistics.captured == 4
+        with pytest.raises(ConnectionLostError, match="is closed"):
+            client.detect(PICTURE)
+        with pytest.raises(ConnectionLostError, match="is closed"):
+            client.submit(EncodedFrame(b"\xff\xd8 jpeg", 64, 64, 0, 90), time.monotonic_ns()).result()
         assert client.statistics.captured == 4
+        assert client.link.known
         return results
 
     outcomes = [result.outcome for result in asyncio.run(main())]

@@ -54,6 +54,8 @@ class LiveSource:
         strategy: what happens to frames that are not taken in time.
         options: passed to FFmpeg.
         container_format: FFmpeg's name where it cannot be guessed.
+        backoff: between attempts to open it again.
+        clock: stamps frames; monotonic.
 
     Raises:
         SourceError: it cannot be opened the first time; names it and the reason.

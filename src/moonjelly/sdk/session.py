@@ -48,7 +48,13 @@ class Identity:
 
 
 class Session:
-    """One client's session across all its connections."""
+    """One client's session across all its connections.
+
+    Attributes:
+        identity: what the server is told of this client.
+        link: what has been learnt of bandwidth, round trip and clock offset.
+        sizes: what has been learnt of the sizes of encoded frames.
+    """
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity

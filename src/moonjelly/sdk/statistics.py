@@ -48,7 +48,12 @@ class Statistics:
 
 
 class Tally:
-    """Counts outcomes as they happen."""
+    """Counts outcomes as they happen.
+
+    Attributes:
+        reconnects: see :class:`Statistics`; counted by whoever notices.
+        stray_results: likewise.
+    """
 
     def __init__(self) -> None:
         self._outcomes: Counter[Outcome] = Counter()

@@ -59,12 +59,12 @@ class Client:
         return self._call(self._client.detect(rgb, captured_ns))
 
     def submit(self, encoded: EncodedFrame, captured_ns: int) -> concurrent.futures.Future[FrameResult]:
-        """See :meth:`AsyncClient.submit`."""
+        """See :meth:`AsyncClient.submit`; that the client is closed is the future's error."""
 
         async def outcome() -> FrameResult:
             return await self._client.submit(encoded, captured_ns)
 
-        return asyncio.run_coroutine_threadsafe(outcome(), self._loop)
+        return self._begin(outcome())
 
     def choose(self, captured_ns: int | None = None) -> Send | Withheld:
         """See :meth:`AsyncClient.choose`."""
@@ -120,7 +120,7 @@ class Client:
         async def snapshot() -> LinkEstimate:
             return self._client.link
 
-        return self._call(snapshot()) if self._thread.is_alive() else self._client.link
+        return self._call(snapshot())
 
     @property
     def state(self) -> ConnectionState:
@@ -134,10 +134,17 @@ class Client:
         async def snapshot() -> Statistics:
             return self._client.statistics
 
-        return self._call(snapshot()) if self._thread.is_alive() else self._client.statistics
+        return self._call(snapshot())
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        return self._begin(work).result()
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:
+        if self._thread.is_alive():
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        # Closed: what is known can still be asked, and the rest says why it cannot be done.
+        with concurrent.futures.ThreadPoolExecutor(1) as thread:
+            return thread.submit(asyncio.run, work)
 
     def _stop(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
