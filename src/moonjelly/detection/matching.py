@@ -16,7 +16,13 @@ MATCH_IOU = 0.5
 
 @dataclass(frozen=True, slots=True)
 class MatchCounts:
-    """Boxes found, invented and overlooked; add the counts of frames, never their ratios."""
+    """Matches of detections with the truth; add the counts of frames, never their ratios.
+
+    Attributes:
+        true_positives: boxes found.
+        false_positives: boxes invented.
+        false_negatives: boxes overlooked.
+    """
 
     true_positives: int = 0
     false_positives: int = 0
