@@ -201,6 +201,8 @@ def test_f1_against_a_golden_variant_is_one_for_itself(zoo: Path, data_dir: Path
         ({"golden": "tiny-64"}, ConfigError, r"'golden' needs 'video'"),
         ({"runtime": "onnx", "coco": "x", "golden": "tiny-64"}, ConfigError, r"'coco' and 'golden' are ways"),
         ({"coco": "x"}, ConfigError, r"a simulated device has no accuracy of its own"),
+        ({"runtime": "onnx", "coco": "x"}, ConfigError, r"x/instances\.json cannot be read"),
+        ({"runtime": "onnx", "golden": "tiny-64", "video": "x.mp4"}, MoonjellyError, r"video x\.mp4 does not exist"),
         ({"clock": "cpu"}, ConfigError, r"a simulated device sleeps"),
         ({"zoo": "absent"}, MoonjellyError, r"no zoo 'absent'"),
     ],

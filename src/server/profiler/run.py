@@ -122,10 +122,6 @@ def _check(options: ProfilerOptions, zoo: Zoo) -> None:
         raise ConfigError("'golden' needs 'video', the file to compare on, and the other way round")
     if options.golden is not None:
         zoo.variant(options.golden)
-    if options.coco is not None:
-        read_truth(options.coco)
-    if options.video is not None and not options.video.is_file():
-        raise SourceError(f"video {options.video} does not exist")
     if options.runtime == "simulated" and (options.coco is not None or options.golden is not None):
         raise ConfigError("a simulated device has no accuracy of its own; leave 'coco' and 'golden' out")
     if options.runtime == "simulated" and options.kind is None:
@@ -134,6 +130,10 @@ def _check(options: ProfilerOptions, zoo: Zoo) -> None:
         raise ConfigError("a simulated device sleeps; clock 'cpu' has nothing to count")
     if options.num_batches <= options.warmup:
         raise ConfigError(f"num_batches {options.num_batches} must be more than warmup {options.warmup}")
+    if options.coco is not None:
+        read_truth(options.coco)
+    if options.video is not None and not options.video.is_file():
+        raise SourceError(f"video {options.video} does not exist")
     if options.runtime != "simulated":
         for model in {variant.model for variant in zoo.variants[: options.num_dnns]}:
             zoo.source(model)
