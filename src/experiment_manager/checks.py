@@ -116,7 +116,11 @@ def _check_machine(machine: Machine, host: Host, role: str, wanted: Wanted) -> F
         last = (errors or text).strip().splitlines()[-1:] or ["no output"]
         remedy = f"'{machine.interpreter}' does not run ({last[0]}); run ./run.sh --help once in {machine.root}"
         return Finding(host.label, role, {}, (remedy,))
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except ValueError:
+        remedy = f"a command there also prints '{text.strip().splitlines()[0]}'; make its shell start silently"
+        return Finding(host.label, role, {}, (remedy,))
     offset_s, bound_s = clock_offset(machine)
     facts = {
         "python": found["python"],

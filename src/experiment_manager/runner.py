@@ -22,8 +22,6 @@ from experiment_manager.sweep import Run, Sweep, conditions
 from moonjelly.errors import MoonjellyError
 
 ATTEMPT_FILE = "run.json"
-
-
 Settle = Callable[[Run, Path], object]
 """Computes and writes a run's ``summary.json`` from its collected logs."""
 Watch = Callable[[Run, str], None]

@@ -15,8 +15,6 @@ FIGURES = (
     "frames_captured", "frames_sent", "on_time", "late", "skipped", "rejected", "dropped", "lost", "failed",
     "miss_rate", "f1", "effective_f1", "effective_accuracy", "longest_miss_burst",
 )  # fmt: skip
-
-
 LATENCIES = tuple(f"latency_{name}_ms" for name in ("p50", "p90", "p99", "max"))
 COLUMNS = (
     "run", "state", "reason", "trace", "policy", "source", "setting", "clients", "repetition", "seed", "client",

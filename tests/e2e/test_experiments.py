@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -218,6 +219,18 @@ def test_what_is_wrong_is_said_in_one_table_before_anything_starts(bench: Bench,
     status, said = bench.call(bench.command("check", "--hosts", str(hosts), "--shaping", "none"), COLUMNS="4000")
     assert status == 1
     assert said.count("Authentication failed") == 3, said
+
+
+def test_a_machine_that_talks_of_its_own_is_named(bench: Bench, tmp_path: Path) -> None:
+    """As one does whose shell greets everybody: what it prints stands before every answer."""
+    greeting, hosts = tmp_path / "python", tmp_path / "hosts.toml"
+    greeting.write_text(f'#!/bin/sh\necho welcome\nexec {sys.executable} "$@"\n')
+    greeting.chmod(0o755)
+    text = machines.hosts_file(bench.layout).read_text()
+    hosts.write_text(re.sub(r'^python = ".*"$', f'python = "{greeting}"', text, flags=re.MULTILINE))
+    status, said = bench.call(bench.command("check", "--shaping", "none", "--hosts", str(hosts)), COLUMNS="4000")
+    assert status == 1
+    assert said.count("a command there also prints 'welcome'; make its shell start silently") == 3, said
 
 
 @pytest.mark.full
