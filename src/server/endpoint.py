@@ -107,6 +107,8 @@ class Endpoint:
         self._emit = emit
         self._authorization = f"Bearer {token}".encode() if token else b""
         self._outboxes: dict[int, Outbox] = {}
+        self._silent: set[int] = set()
+        self._stopping = ""
         self._last_stream = 0
         self._emptied = asyncio.Event()
         self._writers: set[asyncio.Task[None]] = set()
@@ -128,6 +130,15 @@ class Endpoint:
         """How many are open."""
         return len(self._outboxes)
 
+    def refuse_silent(self, reason: str) -> None:
+        """End the streams that have not said hello, now and from now on: a server that stops waits for no hello."""
+        self._stopping = reason
+        for stream in tuple(self._silent):
+            self._refuse(stream)
+
+    def _refuse(self, stream: int) -> None:
+        self._emit(ev.MessageRefused(stream, "UNAVAILABLE", self._stopping))
+
     async def empty(self) -> None:
         """Wait until no stream is open."""
         self._emptied.clear()
@@ -147,6 +158,9 @@ class Endpoint:
         self._last_stream += 1
         stream = self._last_stream
         outbox = self._outboxes[stream] = Outbox()
+        self._silent.add(stream)
+        if self._stopping:
+            self._refuse(stream)
         reader = asyncio.ensure_future(self._read(stream, context))
         writer = asyncio.ensure_future(self._write(outbox, context))
         self._writers.add(writer)
@@ -155,6 +169,7 @@ class Endpoint:
             await asyncio.wait((writer, outbox.overrun), return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._outboxes[stream]
+            self._silent.discard(stream)
             if not self._outboxes:
                 self._emptied.set()
             reader.cancel()
@@ -179,6 +194,7 @@ class Endpoint:
             first = await asyncio.wait_for(context.read(), HELLO_PATIENCE_S)
             if stream not in self._outboxes:
                 return  # it was closed meanwhile: wait_for hands over a result that came with the cancellation
+            self._silent.discard(stream)
             if first is not _EOF:
                 self._hello(stream, first)
                 await self._read_on(stream, context.read)

@@ -203,7 +203,9 @@ class Service:
 
     async def _drain(self, endpoint: Endpoint, driver: Driver) -> None:
         """Tell everybody, then wait until they have gone, but not for ever."""
-        driver.emit(ev.DrainBegan(self._options.grace_s, "the server is stopping"))
+        reason = "the server is stopping"
+        driver.emit(ev.DrainBegan(self._options.grace_s, reason))
+        endpoint.refuse_silent(reason)
         try:
             await asyncio.wait_for(endpoint.empty(), self._options.grace_s)
         except asyncio.TimeoutError:

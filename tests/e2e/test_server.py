@@ -242,6 +242,14 @@ class TestStopping:
                     pass
                 assert await asyncio.to_thread(server.process.wait, 30) == 0
 
+    async def test_streams_that_have_said_nothing_end_at_once(self, tmp_path: Path) -> None:
+        with running_server(tmp_path, "--grace-s", "3600") as server:
+            async with welcomed(server.port, slo_ms=60_000.0) as other, connected(server.port) as silent:
+                server.process.send_signal(signal.SIGTERM)
+                assert await other.until(lambda message: message.drain)
+                error = await silent.until(lambda message: message.error)
+                assert error == messages.StreamError("UNAVAILABLE", "the server is stopping", fatal=True)
+
     async def test_clients_that_stay_do_not_hold_it_up(self, tmp_path: Path) -> None:
         with running_server(tmp_path, "--grace-s", "0.2") as server:
             async with welcomed(server.port, slo_ms=60_000.0) as client:
