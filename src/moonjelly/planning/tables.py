@@ -106,7 +106,7 @@ class Tables:
         return all(abs(rate - true) <= _RATE_SLACK for rate, true in zip(self.rate, self.true_rate, strict=True))
 
     def lane_at(self, position: int, group: str, variant: int) -> int | None:
-        """The lane of a variant on the device at ``position``; ``None`` where nobody asks for the group."""
+        """The lane of a variant on the device at ``position``; ``None`` where there is none."""
         return self.lane_index.get((self.class_of[position], group, variant))
 
     def load(self, remaining: bytes) -> int:
