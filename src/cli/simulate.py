@@ -170,13 +170,14 @@ def timings(
 def trace(
     trace: Annotated[list[str], typer.Option(help="uplink trace: name or file; repeat for several")] = DEFAULT_TRACES,
     system: Annotated[
-        list[str], typer.Option(help="policy[+dispatcher[+network]]; repeat for several")
-    ] = DEFAULT_SYSTEMS,
+        list[str],
+        typer.Option(help=f"policy[+dispatcher[+network]]; repeat for several (without: {', '.join(DEFAULT_SYSTEMS)})"),
+    ] = NONE,
     policy: Annotated[
-        list[str], typer.Option(help="cross these policies with every --dispatcher, instead of --system")
+        list[str], typer.Option(help="cross these policies with every --dispatcher, beside any --system")
     ] = NONE,
     dispatcher: Annotated[
-        list[str], typer.Option(help="cross these dispatchers with every --policy, instead of --system")
+        list[str], typer.Option(help="cross these dispatchers with every --policy, beside any --system")
     ] = NONE,
     clients: Annotated[int, typer.Option(help="at a time")] = 8,
     fps: Annotated[str, typer.Option(help="nominal rates, dealt out in turn: 15 or 12,15,24,29.97")] = "15",
@@ -201,7 +202,8 @@ def trace(
     Every run's summary.json and logs are under OUT/<trace>/<system>/seed-<n>, all figures in OUT/runs.csv.
     """
     crossed = [f"{one}+{other}" for one in policy or [DEFAULT_POLICY] for other in dispatcher or [dispatching.DEFAULT]]
-    chosen = [systems.parse(text) for text in (crossed if policy or dispatcher else system)]
+    named = [*system, *(crossed if policy or dispatcher else ())]
+    chosen = [systems.parse(text) for text in named or DEFAULT_SYSTEMS]
     options = WorkloadOptions(
         clients=clients,
         fps=_numbers("fps", fps),

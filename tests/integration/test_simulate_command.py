@@ -38,16 +38,20 @@ def test_trace_writes_every_run_a_table_and_a_figure(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("words", "name"),
-    [(("--policy", "best-uniform"), "best-uniform+edf-adaptive"), (("--dispatcher", "nexus"), "multiset+nexus")],
+    ("words", "names"),
+    [
+        (("--policy", "best-uniform"), {"best-uniform+edf-adaptive"}),
+        (("--dispatcher", "nexus"), {"multiset+nexus"}),
+        (("--dispatcher", "nexus", "--system", "sa-dp+nexus"), {"multiset+nexus", "sa-dp+nexus"}),
+    ],
 )
-def test_trace_crosses_one_side_with_the_default_of_the_other(
-    words: tuple[str, str], name: str, tmp_path: Path
+def test_trace_crosses_one_side_with_the_default_of_the_other_beside_whole_systems(
+    words: tuple[str, ...], names: set[str], tmp_path: Path
 ) -> None:
     short = ("--trace", "wifi-good", "--clients", 1, "--seconds", 1, "--warmup", 0, "--seeds", 1)
     assert simulate("trace", *short, *words, "--out", tmp_path) == 0
     runs = [path.parent.parent.name for path in tmp_path.glob("wifi-good/*/seed-*/summary.json")]
-    assert [run.removesuffix("+moonjelly") for run in runs] == [name]
+    assert {run.removesuffix("+moonjelly") for run in runs} == names
 
 
 def test_a_slowdown_that_cannot_be_read_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
