@@ -85,7 +85,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except (KeyboardInterrupt, Abort):
+    except (KeyboardInterrupt, Abort) as stop:
+        if isinstance(stop.__cause__, EOFError):  # taken for Ctrl-D at a prompt, and nothing here prompts
+            raise stop.__cause__ from None
         return 130
     return status if isinstance(status, int) else 0
 

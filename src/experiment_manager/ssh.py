@@ -83,10 +83,11 @@ class Machine:
                 f"{self.host.label} shows another host key than {known} knows ({fault.key.get_name()}); if the machine "
                 f"was set up anew: ssh-keygen -R '{_known_name(self.host)}' -f {known}, then add the new key"
             ) from None
-        except (paramiko.SSHException, OSError) as fault:
+        except (paramiko.SSHException, OSError, EOFError) as fault:  # the last: it went while the keys were agreed
             client.close()
             raise RemoteError(
-                f"{self.host.user}@{self.host.host}:{self.host.port} ({self.host.label}) cannot be reached: {fault}"
+                f"{self.host.user}@{self.host.host}:{self.host.port} ({self.host.label}) cannot be reached: "
+                f"{str(fault) or type(fault).__name__}"
             ) from None
         transport = client.get_transport()
         if transport is not None:
@@ -129,7 +130,7 @@ class Machine:
             return output.channel.recv_exit_status(), text, complaint
         except (paramiko.SSHException, OSError, EOFError) as fault:
             self.close()
-            raise RemoteError(f"{self.host.label}: '{line}' broke off: {fault or type(fault).__name__}") from None
+            raise RemoteError(f"{self.host.label}: '{line}' broke off: {str(fault) or type(fault).__name__}") from None
 
     @contextlib.contextmanager
     def dialogue(self, command: Sequence[str], *, timeout_s: float = 10.0) -> Iterator[Callable[[str], str]]:
@@ -154,7 +155,7 @@ class Machine:
             said.close()
         except (paramiko.SSHException, OSError, EOFError) as fault:
             self.close()
-            raise RemoteError(f"{self.host.label}: '{line}' broke off: {fault or type(fault).__name__}") from None
+            raise RemoteError(f"{self.host.label}: '{line}' broke off: {str(fault) or type(fault).__name__}") from None
 
     def job(self, directory: PurePosixPath) -> Job:
         """The job that lives in ``directory`` on this machine, started or not."""
@@ -198,7 +199,7 @@ class Machine:
                 raise EOFError(why[0])
         except (paramiko.SSHException, OSError, EOFError) as fault:
             self.close()
-            raise RemoteError(f"{self.host.label}: agent {words[0]}: {fault or type(fault).__name__}") from None
+            raise RemoteError(f"{self.host.label}: agent {words[0]}: {str(fault) or type(fault).__name__}") from None
         except BaseException:
             self.close()  # interrupted between question and answer: the next question needs a dialogue of its own
             raise

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 
 from cli.app import main
+from network_shaping import app as shaping
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,18 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err == (
         f"moonjelly shape: {file / 'trace.txt'}: Not a directory; check or change the path\n"
     )
+
+
+def test_the_unexpected_end_of_a_stream_is_not_taken_for_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    ending = typer.Typer()
+
+    @ending.command()
+    def end() -> None:
+        raise EOFError("the stream has ended")
+
+    monkeypatch.setattr(shaping, "app", ending)
+    with pytest.raises(EOFError, match="the stream has ended"):
+        main(["shape"])
 
 
 def test_a_group_without_a_command_shows_its_help_alone(capsys: pytest.CaptureFixture[str]) -> None:
