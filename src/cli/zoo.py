@@ -41,7 +41,8 @@ def train(
     Ctrl-C keeps what is done: the same command goes on from there. The same seed gives the same weights on the same
     build of torch and kind of processor.
     """
-    from moonjelly.training.zoo import train_zoo, variant_name
+    from cli.training import train_zoo
+    from moonjelly.training.zoo import variant_name
 
     console = Console()
     with _Display(console) as display:

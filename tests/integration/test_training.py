@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cli.training import train_zoo
 from moonjelly.detection import match, postprocess
 from moonjelly.errors import MoonjellyError, ZooError
 from moonjelly.inference import FrameInput, make_executor
@@ -25,7 +26,6 @@ from moonjelly.training.architectures import ARCHITECTURES, definition
 from moonjelly.training.batches import draw_batch
 from moonjelly.training.evaluation import evaluate
 from moonjelly.training.samples import SampleOptions, draw_samples
-from moonjelly.training.zoo import train_zoo
 from moonjelly.types import Detections
 
 NANO = parse_cfg(definition(ARCHITECTURES[0], 128))

@@ -40,6 +40,9 @@ FORBIDDEN_MODULES = {
     "asyncio", "concurrent", "ctypes", "datetime", "grpc", "logging", "multiprocessing", "os", "queue", "random",
     "secrets", "select", "signal", "socket", "subprocess", "threading", "time", "torch", "uuid",
 }  # fmt: skip
+ACTING_MODULES = {"asyncio", "multiprocessing", "random", "socket", "subprocess", "threading", "time"}
+ACTING = ("clock.py", "inference/", "models/", "rpc/", "scenes/", "sdk/")
+"""Where the library runs networks and draws pictures, or touches the wire."""
 GLOBAL_RANDOMNESS = re.compile(r"np\.random\.(?!default_rng|Generator|SeedSequence|PCG64)\w+")
 GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
 
@@ -58,6 +61,11 @@ def imported(path: Path) -> set[str]:
 def test_the_deciding_ring_has_no_clock_randomness_socket_process_thread_or_log(path: Path) -> None:
     assert not imported(path) & FORBIDDEN_MODULES
     assert not GLOBAL_RANDOMNESS.findall(path.read_text(encoding="utf-8"))
+
+
+def test_the_library_starts_no_process_and_reads_no_clock_but_where_it_computes_or_touches_the_wire() -> None:
+    names = {str(path.relative_to(LIBRARY)): imported(path) for path in LIBRARY.rglob("*.py")}
+    assert [name for name in names if not name.startswith(ACTING) and names[name] & ACTING_MODULES] == []
 
 
 def test_planning_is_light_to_import() -> None:
