@@ -32,7 +32,7 @@ GROWTH = 2.0
 PROVEN_SLACK = 1.2
 """Frames of one size differ: this close to a size counts as having delivered it."""
 LATENCY_FACTOR = 2.0
-"""One batch running and one waiting (Jellyfish, section III)."""
+"""One batch running and one waiting (Jellyfish, section III): of a server that does not say otherwise."""
 FALLBACK_INFER_MS = 10.0
 """What a server in a hurry needs at most, with the fastest variant that it has loaded."""
 STALLED_AFTER_MS = 300.0
@@ -92,12 +92,14 @@ class PlanView:
         variant: index to size frames for, at most.
         infer_ms: profiled p99 of the planned variant at the planned batch.
         overhead_ms: the server's own share beside waiting and inference.
+        latency_factor: batches that a frame waits for, its own included, as the server plans.
     """
 
     placed: bool
     variant: int
     infer_ms: float
     overhead_ms: float
+    latency_factor: float = LATENCY_FACTOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ def decide(
         wait_ms = queue_ms + transfer_ms(likely, rate_bps)
         carried = likely * 8.0 * stream.fps <= UTILISATION * rate_bps
         proven = size <= GROWTH * link.proven_bytes or step_before <= PROVEN_SLACK * link.proven_bytes
-        if carried and proven and likely <= room_bytes and wait_ms <= left_ms - LATENCY_FACTOR * plan.infer_ms:
+        if carried and proven and likely <= room_bytes and wait_ms <= left_ms - plan.latency_factor * plan.infer_ms:
             return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
     # The link does not carry even the smallest frame at the nominal rate: send those that can make it, skip the others.
     # Skipping is a sure miss and this frame is small, so everything is taken as it well may be: the likely rate, an

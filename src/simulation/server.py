@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from moonjelly import network
-from moonjelly.adaptation import LATENCY_FACTOR, PlanView, next_variant
+from moonjelly.adaptation import PlanView, next_variant
 from moonjelly.clock import Clock
 from moonjelly.network import INITIAL_BANDWIDTH_BPS, FrameSizes, HarmonicMean, answer_by_ns
 from moonjelly.placement import Place, Running, is_broken, link_changed, link_fell, newcomer, places
@@ -106,7 +106,7 @@ class SimulatedServer:
             self._budgets(session),
             self._running(),
             self._profiles,
-            LATENCY_FACTOR,
+            self._system.latency_factor,
             self._system.rho,
         )
         self.sessions[spec.client_id] = session
@@ -131,7 +131,7 @@ class SimulatedServer:
         answer_ns = answer_by_ns(captured_ns, session.spec.slo_ms, session.rtt_ms)
         frame.deadline_ns = answer_ns - ms_to_ns(self._workload.timing.respond_ms)
         looked_at = self._system.plans_on_bandwidth and link_changed(session.bandwidth_bps, session.snapshot_bps)
-        if looked_at and is_broken(session.place, self._budgets(session), LATENCY_FACTOR):
+        if looked_at and is_broken(session.place, self._budgets(session), self._system.latency_factor):
             self.trigger("bandwidth", now_ns)
         return session
 
@@ -212,14 +212,14 @@ class SimulatedServer:
 
     def view(self, session: Session) -> PlanView:
         """What a client may know of the plan."""
-        place = session.place
-        return PlanView(place.device_id is not None, self._asked(session), place.infer_ms, self.overhead_ms)
+        place, factor = session.place, self._system.latency_factor
+        return PlanView(place.device_id is not None, self._asked(session), place.infer_ms, self.overhead_ms, factor)
 
     def _asked(self, session: Session) -> int:
         place = session.place
         if not (place.promised and link_fell(session.bandwidth_bps, session.planned_bps)):
             return place.variant
-        return next_variant(place.variant, self._budgets(session), place.infer_ms)
+        return next_variant(place.variant, self._budgets(session), place.infer_ms, self._system.latency_factor)
 
     def _running(self) -> list[Running]:
         load_fps = dict.fromkeys(range(len(self._devices)), 0.0)
@@ -263,7 +263,7 @@ class SimulatedServer:
             devices=self._devices,
             profiles=self._profiles,
             previous=self.plan,
-            latency_factor=LATENCY_FACTOR,
+            latency_factor=self._system.latency_factor,
             rho=self._system.rho,
             changes_per_min=self._changes.per_min(now_ns),
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from moonjelly import dispatching, planning
+from moonjelly.adaptation import LATENCY_FACTOR
 from moonjelly.errors import ConfigError
 from moonjelly.planning.head_room import DEFAULT_RHO
 
@@ -21,6 +23,7 @@ class System:
         network: ``moonjelly``: estimation, learnt frame sizes and adaptation of this library. ``jellyfish``:
             error-based filter and harmonic mean, a fixed table of frame sizes, no skipping, no new channel.
         rho: share of a device's throughput that may be planned.
+        latency_factor: batches that a frame waits for, its own included; clients are told.
         measures_speed: whether it counts with what its devices do, or with their profiles.
     """
 
@@ -28,6 +31,7 @@ class System:
     dispatcher: str = dispatching.DEFAULT
     network: str = "moonjelly"
     rho: float = DEFAULT_RHO
+    latency_factor: float = LATENCY_FACTOR
     measures_speed: bool = True
 
     def __post_init__(self) -> None:
@@ -41,6 +45,8 @@ class System:
                 raise ConfigError(f"unknown {noun} '{value}'; known: {', '.join(names)}")
         if not 0 < self.rho <= 1:
             raise ConfigError(f"'rho' = {self.rho}; it must be in (0, 1]")
+        if not 0 < self.latency_factor < math.inf:
+            raise ConfigError(f"'latency_factor' = {self.latency_factor}; it must be positive and finite (2 is usual)")
 
     @property
     def name(self) -> str:
@@ -64,6 +70,6 @@ def parse(text: str) -> System:
     parts = text.split("+")
     if len(parts) > 3:
         raise ConfigError(f"'{text}' has {len(parts)} parts; a system is policy[+dispatcher[+network]]")
-    names = dict(zip(("policy", "dispatcher", "network"), parts, strict=False))
-    paper = parts[0].partition(":")[0] == "sa-dp"
-    return System(**names, rho=1.0 if paper else DEFAULT_RHO, measures_speed=not paper)
+    policy, dispatcher, network = (*parts, *(dispatching.DEFAULT, NETWORKS[0])[len(parts) - 1 :])
+    paper = policy.partition(":")[0] == "sa-dp"
+    return System(policy, dispatcher, network, rho=1.0 if paper else DEFAULT_RHO, measures_speed=not paper)

@@ -60,6 +60,7 @@ plans = st.builds(
     reason=st.text(max_size=9),
     infer_ms=measures,
     overhead_ms=measures,
+    latency_factor=measures,
 )
 
 
@@ -169,6 +170,13 @@ def test_welcome_drain_and_error_survive() -> None:
 def test_what_the_wire_does_not_allow_is_refused_in_words(message: pb.ClientMessage, text: str) -> None:
     with pytest.raises(ProtocolError, match=text):
         client_wire.read(message.SerializeToString())
+
+
+@pytest.mark.parametrize("factor", [-1.0, float("nan"), float("inf")])
+def test_an_impossible_latency_factor_is_refused_in_words(factor: float) -> None:
+    message = pb.ServerMessage(plan=pb.PlanUpdate(version=4, latency_factor=factor))
+    with pytest.raises(ProtocolError, match=f"plan 4 has latency factor {factor}; 2 is usual"):
+        server_wire.read(message.SerializeToString())
 
 
 @settings(deadline=None)

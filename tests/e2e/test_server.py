@@ -175,6 +175,14 @@ class TestOptions:
         assert Outcome.FAILED not in {result.outcome for result in results}
         assert max(result.stages.batch for result in results) == 2
 
+    async def test_clients_are_told_the_latency_factor_of_the_plan(self, tmp_path: Path) -> None:
+        with running_server(tmp_path, "--latency-factor", "1.5") as server:
+            async with connected(server.port) as client:
+                await client.send(hello())
+                welcome = await client.until(lambda message: message.welcome)
+                assert welcome.plan.latency_factor == 1.5, "also of a provisional place"
+                assert (await client.placed()).latency_factor == 1.5
+
     async def test_two_groups_are_served_at_once(self, tmp_path: Path) -> None:
         zoos = {
             "a": write_zoo(tmp_path / "a", name="first"),

@@ -86,6 +86,16 @@ async def test_detect_answers_with_boxes_and_times() -> None:
     assert server.byes, "the client said goodbye"
 
 
+async def test_frames_are_sized_by_the_servers_latency_factor() -> None:
+    """8 s of inference twice fit into the deadline of 20 s, three times they do not: then the smallest has to do."""
+    async with stub_server() as server, client_of(server) as client:
+        await detect_until(client, is_as_planned, "a frame is sized as planned and on time")
+        for version, factor, size in ((2, 3.0, "net-64"), (3, 2.0, "net-96"), (4, 3.0, "net-64"), (5, 0.0, "net-96")):
+            plan = pb.PlanUpdate(version=version, placed=True, variant=2, infer_ms=8000.0, latency_factor=factor)
+            server.say(pb.ServerMessage(plan=plan))
+            await detect_until(client, lambda one, size=size: one.desired_variant == size, f"{size} at {factor}")  # type: ignore[misc]
+
+
 async def test_frames_carry_estimates_once_they_are_known() -> None:
     async with stub_server() as server, client_of(server) as client:
         results = await detect_until(client, is_as_planned, "a frame is sized as planned and on time")

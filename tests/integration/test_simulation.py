@@ -66,6 +66,19 @@ def test_a_good_link_loses_nothing() -> None:
     assert summary.latency_ms.max < 150.0
 
 
+def test_clients_size_frames_by_the_latency_factor_that_the_server_plans_with() -> None:
+    """One variant runs either way; where frames are planned to wait for less, larger ones of it are in time."""
+    options, names = dataclasses.replace(SMALL, slo_ms=(75.0,)), [variant.name for variant in PROFILE.variants]
+    sized = []
+    for factor in (1.2, 2.0):
+        system = System("fixed:variant=6", latency_factor=factor)
+        _, rows, _ = simulate(options, Trace.uniform("narrow", [12e6]), system)
+        answered = [row for row in rows.frames if row.outcome is Outcome.ON_TIME]
+        assert {row.used_model for row in answered} == {names[6]}
+        sized.append(sum(names.index(row.desired_model) for row in answered) / len(answered))
+    assert sized[0] > sized[1]
+
+
 def test_an_outage_costs_little_more_than_itself() -> None:
     """Four seconds of every twenty are dead; the clients are back within a second and answer nothing stale."""
     options = dataclasses.replace(SMALL, seconds=40.0)

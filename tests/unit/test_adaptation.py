@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
@@ -102,6 +103,12 @@ class TestDecide:
             assert isinstance(decision, Send)
             after_ms = decision.arrives_in_ms + 5.0 + LATENCY_FACTOR * PLAN.infer_ms + PLAN.overhead_ms
             assert after_ms <= STREAM.slo_ms
+
+    def test_a_server_that_lets_frames_wait_longer_gets_smaller_ones(self) -> None:
+        decisions = [choose(link(20e6), plan=dataclasses.replace(PLAN, latency_factor=factor)) for factor in (2, 8, 10)]
+        chosen = [decision.variant for decision in decisions if isinstance(decision, Send)]
+        assert len(set(chosen)) == 3
+        assert chosen == sorted(chosen, reverse=True)
 
     def test_the_nominal_rate_is_sustained(self) -> None:
         """A lax deadline would allow frames that the link cannot carry at this rate."""

@@ -101,6 +101,11 @@ def test_a_rejected_clients_plan_does_not_follow_answers_and_is_that_of_a_probe(
     assert plan_view(PLAN).variant == 1
 
 
+def test_a_client_sizes_by_the_servers_latency_factor_and_by_2_where_an_older_one_says_none() -> None:
+    assert plan_view(structs.replace(PLAN, latency_factor=1.5)).latency_factor == 1.5
+    assert plan_view(PLAN).latency_factor == 2.0
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [

@@ -118,6 +118,7 @@ class PlanUpdate(msgspec.Struct, frozen=True):
         device: number of that device.
         infer_ms: profiled percentile of the planned variant and batch.
         overhead_ms: the server's own share beside waiting and inference.
+        latency_factor: batches that a frame waits for, its own included; 0: not said.
     """
 
     version: int
@@ -128,6 +129,7 @@ class PlanUpdate(msgspec.Struct, frozen=True):
     reason: str = ""
     infer_ms: float = 0.0
     overhead_ms: float = 0.0
+    latency_factor: float = 0.0
 
 
 class Welcome(msgspec.Struct, frozen=True):

@@ -6,6 +6,8 @@ names the field and its value.
 
 from __future__ import annotations
 
+import math
+
 from google.protobuf.message import DecodeError
 
 from moonjelly.errors import ProtocolError
@@ -103,6 +105,7 @@ def _write_plan(plan: messages.PlanUpdate) -> pb.PlanUpdate:
         reason=plan.reason,
         infer_ms=plan.infer_ms,
         overhead_ms=plan.overhead_ms,
+        latency_factor=plan.latency_factor,
     )
 
 
@@ -203,6 +206,10 @@ def _read_welcome(welcome: pb.Welcome) -> messages.Welcome:
 
 
 def _read_plan(plan: pb.PlanUpdate) -> messages.PlanUpdate:
+    if not 0.0 <= plan.latency_factor < math.inf:
+        raise ProtocolError(
+            f"plan {plan.version} has latency factor {plan.latency_factor}; 2 is usual, 0 means unknown"
+        )
     return messages.PlanUpdate(
         version=plan.version,
         placed=plan.placed,
@@ -212,6 +219,7 @@ def _read_plan(plan: pb.PlanUpdate) -> messages.PlanUpdate:
         reason=plan.reason,
         infer_ms=plan.infer_ms,
         overhead_ms=plan.overhead_ms,
+        latency_factor=plan.latency_factor,
     )
 
 

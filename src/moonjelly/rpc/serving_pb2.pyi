@@ -238,7 +238,7 @@ class StageTimes(_message.Message):
     def __init__(self, uplink_us: _Optional[int] = ..., dispatch_us: _Optional[int] = ..., preprocess_us: _Optional[int] = ..., queue_us: _Optional[int] = ..., infer_us: _Optional[int] = ..., respond_us: _Optional[int] = ..., batch: _Optional[int] = ..., device: _Optional[int] = ...) -> None: ...
 
 class PlanUpdate(_message.Message):
-    __slots__ = ("version", "placed", "variant", "batch", "device", "reason", "infer_ms", "overhead_ms")
+    __slots__ = ("version", "placed", "variant", "batch", "device", "reason", "infer_ms", "overhead_ms", "latency_factor")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PLACED_FIELD_NUMBER: _ClassVar[int]
     VARIANT_FIELD_NUMBER: _ClassVar[int]
@@ -247,6 +247,7 @@ class PlanUpdate(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     INFER_MS_FIELD_NUMBER: _ClassVar[int]
     OVERHEAD_MS_FIELD_NUMBER: _ClassVar[int]
+    LATENCY_FACTOR_FIELD_NUMBER: _ClassVar[int]
     version: int
     placed: bool
     variant: int
@@ -255,7 +256,8 @@ class PlanUpdate(_message.Message):
     reason: str
     infer_ms: float
     overhead_ms: float
-    def __init__(self, version: _Optional[int] = ..., placed: _Optional[bool] = ..., variant: _Optional[int] = ..., batch: _Optional[int] = ..., device: _Optional[int] = ..., reason: _Optional[str] = ..., infer_ms: _Optional[float] = ..., overhead_ms: _Optional[float] = ...) -> None: ...
+    latency_factor: float
+    def __init__(self, version: _Optional[int] = ..., placed: _Optional[bool] = ..., variant: _Optional[int] = ..., batch: _Optional[int] = ..., device: _Optional[int] = ..., reason: _Optional[str] = ..., infer_ms: _Optional[float] = ..., overhead_ms: _Optional[float] = ..., latency_factor: _Optional[float] = ...) -> None: ...
 
 class Ping(_message.Message):
     __slots__ = ("sent_client_ns", "padding")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import structs
 
-from moonjelly.adaptation import PlanView
+from moonjelly.adaptation import LATENCY_FACTOR, PlanView
 from moonjelly.errors import ProtocolError
 from moonjelly.rpc import messages
 from moonjelly.sdk.results import EncodedFrame, Withheld
@@ -120,4 +120,5 @@ class Terms:
 
 def plan_view(plan: messages.PlanUpdate) -> PlanView:
     """The plan, or for a rejected client that of a probe: a frame of the smallest size."""
-    return PlanView(True, plan.variant if plan.placed else 0, plan.infer_ms, plan.overhead_ms)
+    variant, factor = plan.variant if plan.placed else 0, plan.latency_factor or LATENCY_FACTOR
+    return PlanView(True, variant, plan.infer_ms, plan.overhead_ms, factor)

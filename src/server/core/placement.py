@@ -92,7 +92,7 @@ def running(devices: Iterable[DeviceState], sessions: Iterable[Session]) -> list
     ]
 
 
-def told(place: Place, version: int, server_ms: float) -> PlanUpdate:
+def told(place: Place, version: int, server_ms: float, latency_factor: float) -> PlanUpdate:
     """What a client is told of its place."""
     return PlanUpdate(
         version=version,
@@ -103,6 +103,7 @@ def told(place: Place, version: int, server_ms: float) -> PlanUpdate:
         reason=place.reason,
         infer_ms=place.infer_ms,
         overhead_ms=server_ms,
+        latency_factor=latency_factor,
     )
 
 

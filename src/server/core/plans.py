@@ -58,7 +58,7 @@ class Plans:
             rules.rho,
             before.device_id,
         )
-        session.plan = told(session.place, self._planning.run, own_ms(self._devices))
+        session.plan = told(session.place, self._planning.run, own_ms(self._devices), rules.latency_factor)
 
     def start(self, now_ns: int) -> None:
         """Ask the planner about things as they are."""
@@ -145,7 +145,7 @@ class Plans:
         return switches
 
     def _inform(self, session: Session, place: Place, server_ms: float) -> None:
-        update = told(place, self._planning.run, server_ms)
+        update = told(place, self._planning.run, server_ms, self._rules.latency_factor)
         session.planned_bandwidth_bps = session.snapshot_bandwidth_bps
         session.place = place
         changed = not same_place(session.plan, update)
