@@ -44,7 +44,7 @@ def relay(
     ] = None,
     downlink: Annotated[list[str] | None, typer.Option(help="NAME=TRACE, to shape the way back too.")] = None,
     seed: Annotated[int, typer.Option(help="Of generated traces and random offsets.")] = 0,
-    seconds: Annotated[int, typer.Option(help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
+    seconds: Annotated[int, typer.Option(min=1, help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
     delay_ms: Annotated[float, typer.Option(min=0.0, help="Added in each direction.")] = 0.0,
     burst_bytes: Annotated[int, typer.Option(min=0, help="Passed at once after a pause.")] = 0,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
@@ -84,7 +84,7 @@ def tc(
         typer.Option(help="NAME=ADDRESS: a link's packets are those to this client; run at the server, for downlinks."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of generated traces and random offsets.")] = 0,
-    seconds: Annotated[int, typer.Option(help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
+    seconds: Annotated[int, typer.Option(min=1, help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
     burst_bytes: Annotated[int, typer.Option(min=1_600, help="Size of every bucket.")] = tbf.DEFAULT_BURST_BYTES,
     queue_bytes: Annotated[
         int, typer.Option(min=3_200, help="That may wait before every bucket.")
@@ -129,13 +129,13 @@ def clean(
 def describe(
     name: Annotated[str, typer.Argument(help=f"A file or one of: {', '.join(catalogue.names())}.")],
     seed: Annotated[int, typer.Option(help="Of a generated trace.")] = 0,
-    seconds: Annotated[int, typer.Option(help="Length of a generated trace.")] = catalogue.DEFAULT_SECONDS,
-    out: Annotated[Path | None, typer.Option(help="Write it here, one Mbit/s value per line.")] = None,
+    seconds: Annotated[int, typer.Option(min=1, help="Length of a generated trace.")] = catalogue.DEFAULT_SECONDS,
+    out: Annotated[Path | None, typer.Option(help="Write it here, one Mbit/s value per line and second.")] = None,
 ) -> None:
     """Make a trace, or describe one."""
     made = catalogue.resolve(name, seed, seconds)
     if out is not None:
-        traces.write(made, out, f"{name}, seed {seed}, one Mbit/s value per second")
+        traces.write(made, out, f"{name}, seed {seed}, Mbit/s")
     outage_s = sum(
         end - start
         for start, end, rate in zip(made.starts_s, (*made.starts_s[1:], made.duration_s), made.rates_bps, strict=True)
@@ -298,3 +298,8 @@ def main() -> None:
     except MoonjellyError as fault:
         sys.stderr.write(f"network_shaping: {fault}\n")
         sys.exit(fault.exit_code)
+    except OSError as fault:
+        if fault.filename is None:  # no path of the user's
+            raise
+        sys.stderr.write(f"network_shaping: {fault.filename}: {fault.strerror}; check or change the path\n")
+        sys.exit(1)

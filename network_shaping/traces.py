@@ -133,7 +133,7 @@ def read(path: Path) -> Trace:
         TraceError: missing, empty, or a line that no format allows; names the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
     except FileNotFoundError:
         raise TraceError(f"trace file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as fault:
@@ -155,9 +155,21 @@ def read(path: Path) -> Trace:
 
 
 def write(trace: Trace, path: Path, heading: str) -> None:
-    """Write a trace of uniform interval 1 s as one Mbit/s value per line, below ``heading`` as a comment."""
-    lines = [f"# {heading}", *(f"{rate / BITS_PER_MBIT:.3f}" for rate in trace.rates_bps)]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """Write one Mbit/s value per line and second, or ``time<TAB>Mbit/s`` where the rate changes between seconds.
+
+    In the latter format the last rate has no end of its own: readers take it to last as long as most do.
+    """
+    mbits = [f"{rate / BITS_PER_MBIT:.3f}" for rate in trace.rates_bps]
+    edges = (*trace.starts_s, trace.duration_s)
+    if all(edge.is_integer() for edge in edges):
+        lines = [
+            rate
+            for rate, (start, end) in zip(mbits, itertools.pairwise(edges), strict=True)
+            for _ in range(int(end - start))
+        ]
+    else:
+        lines = [f"{start:.6f}\t{rate}" for start, rate in zip(trace.starts_s, mbits, strict=True)]
+    path.write_text("\n".join([f"# {heading}", *lines]) + "\n", encoding="utf-8")
 
 
 def _rate(path: Path, number: int, cell: str) -> float:

@@ -36,8 +36,8 @@ def draw(rows: pd.DataFrame) -> Figure:
                 sum(accuracy) / len(accuracy),
                 xerr=half_width_95(misses),
                 yerr=half_width_95(accuracy),
-                fmt=style.MARKERS[(index + index // len(style.COLOURS)) % len(style.MARKERS)],
-                color=style.COLOURS[index % len(style.COLOURS)],
+                fmt=style.marker(index),
+                color=style.colour(index),
                 capsize=2,
                 label=system,
             )

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from plots import style
 
 LINK_COLOUR = "0.75"
+MAX_NAMES = 8
 
 
 def draw(
@@ -39,10 +40,11 @@ def _draw_client(
 ) -> None:
     seconds = frames["seconds"].to_numpy()
     if link is not None:
-        since_first = (link["ts"].to_numpy() - frames["capture_ts"].min()) / 1e9
+        began = frames["capture_ts"].iloc[0] / 1e9 - seconds[0]
+        changes = link["ts"].to_numpy() / 1e9 - began
         rate = np.append(link["actual_bw"].to_numpy(), link["actual_bw"].iloc[-1])
-        until = np.append(since_first, max(seconds.max(), since_first.max()))
-        plot.fill_between(until, rate, step="post", color=LINK_COLOUR, alpha=0.6, linewidth=0, label="link")
+        edges = np.append(changes, max(seconds.max(), changes.max()))
+        plot.fill_between(edges, rate, step="post", color=LINK_COLOUR, alpha=0.6, linewidth=0, label="link")
         plot.set_xlim(0, seconds.max())
     plot.plot(seconds, frames["bandwidth_bps"] / 1e6, label="bandwidth estimate", **style.series(0))
     plot.set_ylabel("Mbit/s")
@@ -50,9 +52,9 @@ def _draw_client(
     other = plot.twinx()
     _draw_variants(other, frames, "desired_model", variants, "size asked for", style.series(2) | {"linewidth": 0.9})
     _draw_variants(other, frames, "used_model", variants, "variant used", style.series(1))
-    step = max(1, -(-len(variants) // 8))
+    named = style.spread(len(variants), MAX_NAMES)
     other.set_ylim(-0.5, len(variants) - 0.5)
-    other.set_yticks(range(0, len(variants), step), list(variants)[::step], fontsize=6)
+    other.set_yticks(named, [variants[place] for place in named], fontsize=6)
     other.grid(visible=False)
     missed = seconds[(frames["outcome"] != "ON_TIME").to_numpy()]
     low = np.full(len(missed), 0.04)

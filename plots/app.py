@@ -25,6 +25,7 @@ from plots import (
     sweep,
 )
 from plots.frames import LogError, find_run, read_links, read_run, read_server, read_zoo
+from plots.settings import file_name, natural
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -64,7 +65,7 @@ def fig7(
 def fig8(table: Table, out: Out = Path("plots/fig_8"), total_iter: Iterations = 0) -> None:
     """F1 and miss rate against the number of clients, per deadline and rate."""
     for trace, runs in _read_table(table, total_iter).groupby("trace"):
-        _save(sweep.draw(runs), out / f"fig_8_{trace}")
+        _save(sweep.draw(runs), out / f"fig_8_{file_name(str(trace))}")
 
 
 @app.command()
@@ -80,7 +81,7 @@ def draw_stages(run: Run, out: Out = Path("plots/out")) -> None:
     """Where the time of answered frames goes: uplink, dispatch, preprocess, queue, infer, respond."""
     run = _chosen(run)
     frames = read_server(run)
-    systems = {f"client {number}": mine for number, mine in frames.groupby("client_id")}
+    systems = {name: frames[frames["client"] == name] for name in sorted(frames["client"].unique(), key=natural)}
     if not systems:
         raise LogError(f"no answered frame in the server's log below {run}")
     _save(stages.draw(systems), out / "stages")

@@ -38,13 +38,13 @@ def draw(bursts: Mapping[str, Sequence[int]], captured: Mapping[str, int]) -> Fi
             np.arange(1, len(shown) + 1),
             shown,
             drawstyle="steps-post",
-            marker=style.MARKERS[index % len(style.MARKERS)],
+            marker=style.marker(index),
             label=f"{label} (bursts: {len(mine)})",
             **style.series(index),
         )
     if longest > 20:
         plot.set_xscale("log")
-        plot.xaxis.set_major_formatter("{x:g}")
+        style.plain_log_ticks(plot.xaxis)
     plot.set_xlim(0.9, max(10, longest + 1))
     plot.set_ylim(bottom=0)
     plot.set_xlabel("length of a burst, frames")

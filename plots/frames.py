@@ -94,7 +94,9 @@ def answered_of(frames: pd.DataFrame) -> pd.DataFrame:
 
 
 def read_server(run: Path) -> pd.DataFrame:
-    """The server's frame log of a run, answered frames only.
+    """The server's frame log of a run, answered frames only, without those of the warm-up.
+
+    ``client`` names whose frame it was: the server numbers sessions, and each client's ``client.json`` knows its own.
 
     Raises:
         LogError: it is missing, empty or lacks a column.
@@ -104,8 +106,18 @@ def read_server(run: Path) -> pd.DataFrame:
         frames = pd.read_csv(path)
     except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as fault:
         raise LogError(f"{path} cannot be read: {fault}") from None
-    if missing := [name for name in ("outcome", *STAGES.values()) if name not in frames.columns]:
+    if missing := [
+        name for name in ("client_id", "frame_id", "outcome", *STAGES.values()) if name not in frames.columns
+    ]:
         raise LogError(f"{path} lacks the columns {', '.join(missing)}; was it written by a moonjelly server?")
+    clients = _clients_of_sessions(run)
+    frames["client"] = [
+        f"client {clients[session]}" if session in clients else f"session {session}" for session in frames["client_id"]
+    ]
+    if _warmup_s(run):
+        mine = read_run(run)
+        counted = {(f"client {client}", frame) for client, table in mine.items() for frame in table["frame_id"]}
+        frames = frames[[pair in counted for pair in zip(frames["client"], frames["frame_id"], strict=True)]]
     return frames[frames["outcome"].isin([outcome.value for outcome in ANSWERED])]
 
 
@@ -121,15 +133,37 @@ def read_links(run: Path) -> dict[int, pd.DataFrame]:
 
 
 def read_run(run: Path) -> dict[int, pd.DataFrame]:
-    """Client id to its frames, for every client of a run that captured at least one frame."""
-    tables = (read_frames(path) for path in find_frame_logs(run))
+    """Client id to its frames, for every client of a run that captured at least one frame after the warm-up."""
+    warmup_s = _warmup_s(run)
+    tables = (_counted(read_frames(path), warmup_s) for path in find_frame_logs(run))
     return {int(frames["client_id"].iloc[0]): frames for frames in tables if len(frames)}
 
 
 def read_zoo(run: Path) -> str:
     """Name of the zoo that a run of a sweep was served with; the default zoo where the run does not say."""
+    return str(_conditions(run).get("zoo", DEFAULT_ZOO))
+
+
+def _clients_of_sessions(run: Path) -> dict[int, int]:
+    found = [path for path in sorted(run.rglob("client.json")) if _is_clients(path.relative_to(run))]
+    return {int(told["session_id"]): int(told["client_id"]) for told in map(_read_record, found)}
+
+
+def _counted(frames: pd.DataFrame, warmup_s: float) -> pd.DataFrame:
+    """Frames after the warm-up, with ``seconds`` from its end."""
+    counted = frames[frames["seconds"] >= warmup_s].reset_index(drop=True)
+    counted["seconds"] -= warmup_s
+    return counted
+
+
+def _warmup_s(run: Path) -> float:
+    return float(_conditions(run).get("warmup_s", 0.0))
+
+
+def _conditions(run: Path) -> dict[str, Any]:
     record = _read_record(run / RECORD) if (run / RECORD).exists() else {}
-    return str(record.get("conditions", {}).get("zoo", DEFAULT_ZOO))
+    found: dict[str, Any] = record.get("conditions", {})
+    return found
 
 
 def _read_record(path: Path) -> dict[str, Any]:

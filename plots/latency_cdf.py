@@ -51,5 +51,5 @@ def draw(clients: Mapping[int, pd.DataFrame]) -> Figure:
     plot.set_ylabel("share of answered frames")
     plot.set_ylim(0, 1.01)
     plot.set_xlim(left=0)
-    plot.legend(loc="lower right")
+    style.legend_of(made, 4)
     return made

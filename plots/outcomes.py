@@ -28,13 +28,15 @@ def draw(clients: Mapping[int, pd.DataFrame]) -> Figure:
             bottom=base,
             width=0.6,
             label=outcome.value.lower(),
-            color=style.COLOURS[index],
+            color=style.colour(index),
             hatch=style.HATCHES[index],
             edgecolor="white",
         )
         base += share
+    for place, misses in enumerate(base):
+        plot.text(place, misses, f"{misses:.2f} %", ha="center", va="bottom", fontsize=7)
     plot.set_xticks(range(len(ids)), [f"client {one}" for one in ids])
     plot.set_ylabel("misses, % of captured frames")
     plot.set_ylim(0, max(1.0, float(base.max(initial=0.0)) * 1.15))
-    plot.legend(loc="upper right", ncols=3)
+    style.legend_of(made, len(MISSES))
     return made

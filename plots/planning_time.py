@@ -28,12 +28,12 @@ def draw(rows: pd.DataFrame) -> Figure:
             plot.plot(
                 mine["clients"],
                 mine["cpu_ms_median"],
-                marker=style.MARKERS[mark % len(style.MARKERS)],
+                marker=style.marker(mark),
                 label=f"{policy}, {count} devices",
                 **style.series(index),
             )
             plot.fill_between(
-                mine["clients"], mine["cpu_ms_median"], mine["cpu_ms_p99"], alpha=0.15, color=style.COLOURS[index]
+                mine["clients"], mine["cpu_ms_median"], mine["cpu_ms_p99"], alpha=0.15, color=style.colour(index)
             )
     plot.axhline(PERIOD_MS, color="black", linewidth=0.6)
     plot.annotate("planning period", (1.0, PERIOD_MS), xycoords=("axes fraction", "data"), ha="right", va="bottom")

@@ -32,8 +32,8 @@ def draw(rows: pd.DataFrame) -> Figure:
             places,
             means,
             yerr=[low, high],
-            fmt=style.MARKERS[index % len(style.MARKERS)],
-            color=style.COLOURS[index % len(style.COLOURS)],
+            fmt=style.marker(index),
+            color=style.colour(index),
             capsize=2,
             label=policy,
         )

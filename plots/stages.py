@@ -46,16 +46,14 @@ def _draw_means(plot: Axes, systems: Mapping[str, pd.DataFrame]) -> None:
             left=base,
             height=0.6,
             label=stage,
-            color=style.COLOURS[index],
+            color=style.colour(index),
             hatch=style.HATCHES[index],
             edgecolor="white",
         )
         base += means
     for index, total in enumerate(base):
         plot.text(total, index, f" {total:.0f}", va="center", fontsize=7)
-        plot.plot(
-            0, index, style.MARKERS[index % len(style.MARKERS)], color=style.series(index)["color"], clip_on=False
-        )
+        plot.plot(0, index, style.marker(index), color=style.colour(index), clip_on=False)
     plot.margins(x=0.08)
     plot.set_xlim(left=0)
     plot.set_yticks(places, list(systems))
@@ -70,8 +68,9 @@ def _draw_spread(plot: Axes, systems: Mapping[str, pd.DataFrame]) -> None:
             median, high = (max(float(value), 1e-3) for value in np.percentile(frames[column].dropna(), (50, 99)))
             row = place + (index - (len(systems) - 1) / 2) * step
             plot.plot([median, high], [row, row], **style.series(index))
-            plot.plot(median, row, style.MARKERS[index % len(style.MARKERS)], color=style.series(index)["color"])
+            plot.plot(median, row, style.marker(index), color=style.colour(index))
     plot.set_yticks(range(len(STAGES)), list(STAGES))
     plot.invert_yaxis()
     plot.set_xscale("log")
+    style.plain_log_ticks(plot.xaxis)
     plot.set_xlabel("median (marker) to p99, ms")

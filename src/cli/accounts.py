@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cli.machine import machine, versions
 from moonjelly.detection import MatchCounts
-from moonjelly.summary import F1, ClientInfo, Summary, summarise, write_summary
+from moonjelly.summary import F1, ClientInfo, Summary, after_warmup, summarise, write_summary
 from moonjelly.telemetry import FrameRow, PlanRow, read_rows
 
 
@@ -57,7 +57,7 @@ def settle(
         plans: the server's ``plans.csv``; may be missing.
         into: folder of the run.
         score: compare detections with the golden model's; ``False`` where there are none (simulated executors).
-        warmup_s: frames captured so long after a client's first one do not count; F1 is over the whole run.
+        warmup_s: frames captured less than that after a client's first one do not count.
     """
     rows: list[FrameRow] = []
     infos: dict[int, ClientInfo] = {}
@@ -67,11 +67,11 @@ def settle(
         infos[one.client_id] = ClientInfo(one.slo_ms, one.fps, one.name, nominal_frames=int(seconds * one.fps))
         if not one.frame_log.exists():
             continue
-        rows.extend(_after(warmup_s, list(read_rows(one.frame_log, FrameRow))))
+        rows.extend(after_warmup(list(read_rows(one.frame_log, FrameRow)), warmup_s))
         if score:
             from client import golden  # video and models take seconds to import; simulated runs have no detections
 
-            found = golden.score(one.directory, one.source, zoo)
+            found = golden.score(one.directory, one.source, zoo, warmup_s=warmup_s)
             quality[one.client_id] = F1(found.answered.f1, found.every.f1)
             answered += found.answered
             every += found.every
@@ -86,8 +86,3 @@ def settle(
     )
     write_summary(into / "summary.json", summary)
     return summary
-
-
-def _after(warmup_s: float, rows: Sequence[FrameRow]) -> list[FrameRow]:
-    first = min((row.capture_ts for row in rows), default=0)
-    return [row for row in rows if row.capture_ts - first >= warmup_s * 1e9]

@@ -12,9 +12,19 @@ from typing import Annotated, Any
 
 import pandas as pd
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Column, Table
 
 from cli.accounts import Participant, settle
 from cli.machine import machine, versions
@@ -164,28 +174,29 @@ def _finish(console: Console, runs: Sequence[Run], failed: Sequence[tuple[Run, V
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     _print_results(console, collect_table(out), {run.name for run in runs})
     for run, verdict in failed:
-        console.print(f"[red]{run.name} {verdict.state}: {verdict.reason}[/red]", soft_wrap=True)
+        console.print(f"[red]{run.name} {verdict.state}: {escape(verdict.reason)}[/red]", soft_wrap=True)
     if states["starved"]:
         console.print(_STARVED_ADVICE, soft_wrap=True)
     console.print(f"{len(runs) - len(failed)} of {len(runs)} runs have a valid result; table: {paths[0]}")
 
 
 def _print_results(console: Console, table: pd.DataFrame, names: set[str]) -> None:
-    shown = Table(title="means over repetitions", title_justify="left")
-    for column in ("trace", "policy", "clients", "setting", "runs", "missed %", "eff. accuracy", "p50 ms", "p99 ms"):
-        shown.add_column(column, overflow="fold")
     mine = table[table["run"].isin(names) & (table["client"] == "all") & (table["state"] == "done")]
     if mine.empty:
         return
-    groups = sorted(
-        mine.groupby(["trace", "policy", "clients", "setting"]), key=lambda one: [natural(str(word)) for word in one[0]]
-    )
+    axes = ["trace", "policy", "clients", "setting"]
+    same = [f"{axis} {setting_label(str(mine[axis].iloc[0]))}" for axis in axes if mine[axis].nunique() == 1]
+    title = ", ".join(["means over repetitions", *same])
+    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    axes = [axis for axis in axes if mine[axis].nunique() > 1] or ["policy"]
+    for column in (*axes, "runs", "missed %", "eff. acc.", "p50 ms", "p99 ms"):
+        shown.add_column(column, overflow="fold")
+    groups = sorted(mine.groupby(axes), key=lambda one: [natural(str(word)) for word in one[0]])
     for key, part in groups[:_LISTED]:
         figures = part[["miss_rate", "effective_accuracy", "latency_p50_ms", "latency_p99_ms"]].mean()
         misses, accuracy, p50, p99 = (float(value) for value in figures)
         values = [f"{100 * misses:.2f}", f"{accuracy:.3f}", f"{p50:.0f}", f"{p99:.0f}"]
-        trace, policy, clients, setting = (str(word) for word in key)
-        shown.add_row(trace, policy, clients, setting_label(setting), str(len(part)), *values)
+        shown.add_row(*(setting_label(str(word)) for word in key), str(len(part)), *values)
     console.print(shown)
     if len(groups) > _LISTED:
         console.print(f"… and {len(groups) - _LISTED} more in the table")
@@ -211,10 +222,7 @@ def make_report(out: Out = DEFAULT_OUT) -> None:
 def _perform(
     console: Console, machines: Hosts, matrix: Sweep, runs: tuple[Run, ...], out: Path
 ) -> list[tuple[Run, Verdict]]:
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    progress = Progress(*columns, console=console, speed_estimate_period=_SPEED_S)
+    progress = Progress(*_progress_columns(), console=console, speed_estimate_period=_SPEED_S)
     runner = Runner(
         machines,
         matrix,
@@ -231,8 +239,15 @@ def _perform(
             verdict = runner.run(run)
             progress.advance(task)
             if verdict.state != "done":
-                console.print(f"[yellow]{run.name} {verdict.state}: {verdict.reason}[/yellow]", soft_wrap=True)
+                console.print(f"[yellow]{run.name} {verdict.state}: {escape(verdict.reason)}[/yellow]", soft_wrap=True)
     return [(run, verdict) for run in runs if (verdict := runner.verdict(run)).state != "done"]
+
+
+def _progress_columns() -> tuple[ProgressColumn, ...]:
+    """Counts and times first: a run's name is long, and is what a narrow terminal cuts off."""
+    name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
+    left = TextColumn("left", table_column=Column(no_wrap=True))
+    return BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), left, name
 
 
 def _settle(matrix: Sweep, run: Run, directory: Path) -> None:
@@ -278,6 +293,6 @@ def _print_findings(console: Console, findings: list[Finding]) -> None:
         table.add_column(column, overflow="fold")
     for finding in findings:
         facts = [finding.facts.get(column, "-") for column in columns]
-        verdict = "; ".join(finding.problems) or "[green]nothing[/green]"
+        verdict = escape("; ".join(finding.problems)) or "[green]nothing[/green]"
         table.add_row(finding.machine, finding.role, *facts, verdict)
     console.print(table)

@@ -62,11 +62,11 @@ def write_report(out: Path) -> Path:
 
 
 def _listed(values: pd.Series) -> str:
-    return ", ".join(str(value) for value in sorted(values.unique()))
+    return ", ".join(setting_label(value) for value in sorted(map(str, values.unique()), key=natural))
 
 
 def _tiles(done: pd.DataFrame) -> Iterator[dict[str, str]]:
-    for policy, mine in done.groupby("policy"):
+    for policy, mine in policies.compared(done).groupby("system"):
         misses, accuracy = 100 * mine["miss_rate"].mean(), mine["effective_accuracy"].mean()
         yield {"value": f"{misses:.2f} % / {accuracy:.3f}", "what": f"{policy}: missed / effective accuracy"}
 
@@ -89,7 +89,8 @@ def _with_interval(values: pd.Series, digits: int) -> str:
 def _figures(out: Path, done: pd.DataFrame, zoo: str) -> Iterator[tuple[str, str, Figure]]:
     yield (
         "Accuracy against misses",
-        "A marker per policy; settings averaged, 95 % intervals over repetitions. Up and left is better.",
+        "A marker per policy; settings averaged over the runs that all policies have finished, 95 % intervals over "
+        "repetitions. Up and left is better.",
         policies.draw(done),
     )
     for trace, mine in done.groupby("trace"):

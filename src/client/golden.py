@@ -27,6 +27,7 @@ from moonjelly.errors import SourceError
 from moonjelly.inference import Executor, FrameInput, make_executor
 from moonjelly.inference.preprocess import resize
 from moonjelly.repository import FileCache, Zoo, load_zoo
+from moonjelly.summary import after_warmup
 from moonjelly.telemetry import FrameRow, read_rows
 from moonjelly.types import Detections, Outcome
 
@@ -112,6 +113,7 @@ def score(
     source: str,
     zoo: str | Path,
     *,
+    warmup_s: float = 0.0,
     report: Report = lambda done, total: None,
     cache: FileCache | None = None,
 ) -> Score:
@@ -121,13 +123,14 @@ def score(
         directory: holds them.
         source: what it streamed.
         zoo: that it was served from.
+        warmup_s: frames captured less than that after the first one do not count.
         report: progress of the golden model.
         cache: see :func:`detections`.
 
     Raises:
         SourceError: as for :func:`detections`, or the logs do not say which frames were captured.
     """
-    rows = list(read_rows(directory / "frame_stats.csv", FrameRow))
+    rows = after_warmup(list(read_rows(directory / "frame_stats.csv", FrameRow)), warmup_s)
     unknown = sum(row.source_frame is None for row in rows)
     if unknown:
         raise SourceError(f"{directory}: {unknown} of {len(rows)} frames have no number in their source; it was live")
@@ -201,7 +204,9 @@ def _number(row: FrameRow) -> int:
 def _detected(path: Path, rows: list[FrameRow], source: str, classes: int) -> dict[int, Detections]:
     """By frame id; a frame without boxes has none."""
     sizes = _sizes(source, {_number(row) for row in rows})
-    results = [{**one, "image_id": one["frame_id"]} for one in json.loads(path.read_text(encoding="utf-8"))]
+    asked = {row.frame_id for row in rows}
+    told = json.loads(path.read_text(encoding="utf-8"))
+    results = [{**one, "image_id": one["frame_id"]} for one in told if one["frame_id"] in asked]
     images = [CocoImage(row.frame_id, "", *sizes[_number(row)]) for row in rows]
     return from_results(results, images, range(classes))
 

@@ -11,10 +11,11 @@ import pandas as pd
 from experiment_manager.runner import ATTEMPT_FILE
 from moonjelly.telemetry import read_record
 
-FIGURES = (
+COUNTS = (
     "frames_captured", "frames_sent", "on_time", "late", "skipped", "rejected", "dropped", "lost", "failed",
-    "miss_rate", "f1", "effective_f1", "effective_accuracy", "longest_miss_burst",
+    "longest_miss_burst",
 )  # fmt: skip
+FIGURES = (*COUNTS, "miss_rate", "f1", "effective_f1", "effective_accuracy")
 LATENCIES = tuple(f"latency_{name}_ms" for name in ("p50", "p90", "p99", "max"))
 COLUMNS = (
     "run", "state", "reason", "trace", "policy", "source", "setting", "clients", "repetition", "seed", "client",
@@ -60,7 +61,8 @@ def collect_table(out: Path) -> pd.DataFrame:
             rows.extend(rows_of(run, read_record(summary)))
         else:
             rows.append({**_shared(run), "client": "all"})
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    # A run without figures must not turn the counts of all others into fractions.
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(dict.fromkeys(COUNTS, "Int64"))
 
 
 def write_table(out: Path) -> list[Path]:

@@ -21,7 +21,10 @@ from moonjelly.telemetry import SCHEMA_VERSION, FrameRow, PlanRow
 from moonjelly.types import Outcome
 
 ANSWERED = (Outcome.ON_TIME, Outcome.LATE)
-STUDENT_T_95 = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
+STUDENT_T_95 = (
+    12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
 """Two-sided 95 % quantiles for 1, 2, ... degrees of freedom; 1.96 beyond."""
 
 
@@ -194,6 +197,12 @@ def summarise(
         versions=dict(versions or {}),
         machine=dict(machine or {}),
     )
+
+
+def after_warmup(rows: Sequence[FrameRow], warmup_s: float) -> list[FrameRow]:
+    """One client's rows without the frames captured in the first ``warmup_s`` seconds after its first one."""
+    first = min((row.capture_ts for row in rows), default=0)
+    return [row for row in rows if row.capture_ts - first >= warmup_s * 1e9]
 
 
 def half_width_95(values: Sequence[float]) -> float | None:

@@ -15,6 +15,7 @@ from moonjelly.errors import SourceError, ZooError
 from moonjelly.repository import FileCache
 from moonjelly.scenes import CLASSES
 from moonjelly.sdk import FrameResult
+from moonjelly.telemetry import FrameRow, read_rows
 from moonjelly.types import Detections, Outcome
 from moonjelly.units import ClientInstant
 
@@ -63,6 +64,9 @@ def test_a_perfect_client_scores_one_and_a_missed_frame_counts_as_none(tmp_path:
     assert score.every.true_positives == boxes[0] + boxes[2]
     assert score.every.false_negatives == boxes[1] + boxes[3]
     assert score.every.false_positives == 0
+    ends = [row.capture_ts for row in read_rows(tmp_path / "frame_stats.csv", FrameRow)]
+    late = golden.score(tmp_path, SCENE, scene_zoo, warmup_s=(ends[2] - ends[0]) / 1e9)
+    assert (late.every.true_positives, late.every.false_negatives) == (boxes[2], boxes[3]), "after the warm-up"
 
 
 def test_the_same_source_frame_seen_twice_is_scored_by_its_own_answer(tmp_path: Path, scene_zoo: Path) -> None:

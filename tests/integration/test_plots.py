@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -108,6 +109,86 @@ def test_the_sweeps_figure_has_a_column_per_setting_and_intervals(table: pd.Data
     assert titles == ["SLO 75 ms, 15 fps", "SLO 150 ms, 15 fps"]
     assert "missed frames, %" in labels(made)
     assert len(made.axes[0].containers) == 2, "an error bar per policy"
+
+
+def papers_sweep() -> pd.DataFrame:
+    """The paper's whole matrix over two policies and two sources whose quality differs, misses up to 9 %."""
+    axes = itertools.product(("multiset", "sa-dp"), ("near", "far"), (75, 100, 150), (15, 25), (1, 2, 4, 8), range(3))
+    rows = [
+        {
+            "client": "all", "state": "done", "trace": "synthetic_trace", "policy": policy, "source": source,
+            "setting": f"slo-{slo}_fps-{fps}", "clients": count, "repetition": repetition,
+            "miss_rate": 0.01 * count * (fps == 25) * 75 / slo + 0.001 * repetition,
+            "effective_f1": (0.8 if source == "near" else 0.2) + 0.001 * repetition,
+        }
+        for policy, source, slo, fps, count, repetition in axes
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def test_the_papers_sweep_shows_every_point_and_no_text_over_another() -> None:
+    made = sweep.draw(papers_sweep())
+    made.canvas.draw()
+    titles = [axes.title for axes in made.axes if axes.get_title()]
+    assert [title.get_text() for title in titles] == [
+        f"SLO {slo} ms, {fps} fps" for fps in (15, 25) for slo in (75, 100, 150)
+    ]
+    ticks = [label for axes in made.axes for label in axes.get_xticklabels()]
+    boxes = [text.get_window_extent() for text in (*titles, *ticks) if text.get_text()]
+    assert not [pair for pair in itertools.combinations(boxes, 2) if pair[0].overlaps(pair[1])]
+    for axes in made.axes:
+        _, top = axes.get_ylim()
+        assert max(max(line.get_ydata()) for line in axes.get_lines()) <= top
+    assert len({axes.get_ylim() for axes in made.axes}) == 2, "panels of a kind share their scale"
+    assert [text.get_text() for text in made.legends[0].get_texts()] == ["multiset", "sa-dp"]
+
+
+def test_an_interval_is_over_repetitions_not_over_sources() -> None:
+    means = sweep.per_repetition(
+        papers_sweep().query("policy == 'multiset' and setting == 'slo-75_fps-15'"), "effective_f1"
+    )
+    assert means.loc[4].tolist() == pytest.approx([0.500, 0.501, 0.502])
+
+
+def test_a_trace_file_names_its_figure(tmp_path: Path) -> None:
+    runs = papers_sweep().assign(trace="/data/night runs/lte-1.5.up")
+    runs.to_csv(tmp_path / "runs.csv")
+    app(["fig8", str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
+    assert {path.name for path in tmp_path.glob("fig_8*")} == {"fig_8_lte-1.5.up.pdf", "fig_8_lte-1.5.up.png"}
+
+
+def test_the_warm_up_is_not_drawn(tmp_path: Path) -> None:
+    told = record("run", "multiset", "slo-75_fps-15", 1, 0)
+    told["conditions"]["warmup_s"] = 0.6
+    write_run(tmp_path, {0: [LOST] * 5 + [LATE] * 5 + [OK] * 20}, record=told)
+    (frames,) = read_run(tmp_path).values()
+    assert set(frames["outcome"]) == {"ON_TIME"}
+    assert frames["seconds"].iloc[0] == pytest.approx(0.06)
+    assert read_server(tmp_path)["frame_id"].tolist() == frames["frame_id"].tolist()
+
+
+def test_the_servers_sessions_are_drawn_as_the_clients_that_they_were(run: Path) -> None:
+    frames = read_server(run)
+    ends = frames.groupby("client")["outcome"].value_counts()
+    assert ends["client 0"].to_dict() == {"ON_TIME": 25, "LATE": 1}
+    assert ends["client 1"].to_dict() == {"ON_TIME": 24}
+    (run / "logs" / "client" / "host_0" / "client.json").unlink()
+    assert set(read_server(run)["client"]) == {"client 1", "session 10"}
+
+
+def test_ticks_that_are_few_and_do_not_meet() -> None:
+    made, axes = style.figure(1, 2)
+    for plot, highest in zip(axes[0], (90.0, 60_000.0), strict=True):
+        plot.plot([1.5, highest], [1, 2])
+        plot.set_xscale("log")
+        style.plain_log_ticks(plot.xaxis)
+    made.canvas.draw()
+    words = [[label.get_text() for label in plot.get_xticklabels() if label.get_text()] for plot in axes[0]]
+    assert {"2", "5", "20"} <= set(words[0])
+    assert "5" not in words[1]
+    assert {"10", "1000"} <= set(words[1])
+    assert style.spread(3, 8) == [0, 1, 2]
+    assert style.spread(16, 8)[-1] == 15
 
 
 def test_policies_are_compared_on_the_runs_that_all_have(table: pd.DataFrame) -> None:

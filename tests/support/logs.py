@@ -48,27 +48,30 @@ def frame(client: int, number: int, outcome: Outcome, latency_ms: float, slo_ms:
     )
 
 
-def server_frame(client: int, number: int, outcome: Outcome, scale: float) -> ServerFrameRow:
+def server_frame(session: int, number: int, outcome: Outcome, scale: float) -> ServerFrameRow:
     """The same frame as the server saw it."""
     return ServerFrameRow(
-        client, number + 1, number, 20.0 * scale, 0.5 * scale, 1.5, 2.0 * scale, 12.0, 0.5, 8e6, 8e6, 20_000, 300, 1,
+        session, number + 1, number, 20.0 * scale, 0.5 * scale, 1.5, 2.0 * scale, 12.0, 0.5, 8e6, 8e6, 20_000, 300, 1,
         VARIANTS[1], 0, 1, outcome, "",
     )  # fmt: skip
 
 
 def write_run(directory: Path, outcomes: dict[int, list[Outcome]], *, seed: int = 0, record: dict[str, Any]) -> None:
-    """A run's folder as the experiment manager leaves it: logs, ``summary.json`` and ``run.json``."""
+    """A run's folder as the experiment manager leaves it; the clients opened their sessions in reverse order."""
     rng = np.random.default_rng(seed)
     logs = directory / "logs"
     server = CsvLog(logs / "server" / "frame_stats.csv", ServerFrameRow)
     links = CsvLog(logs / "network" / "client0" / "shaping.csv", ShapingRow)
     for client, mine in outcomes.items():
+        session = 10 - client
         log = CsvLog(logs / "client" / f"host_{client}" / "frame_stats.csv", FrameRow)
         for number, outcome in enumerate(mine):
             latency_ms = 130.0 if outcome is Outcome.LATE else float(rng.uniform(30, 95))
             log.write(frame(client, number, outcome, latency_ms))
-            server.write(server_frame(client, number, outcome, float(rng.uniform(0.5, 1.5))))
+            server.write(server_frame(session, number, outcome, float(rng.uniform(0.5, 1.5))))
         log.close()
+        told = {"client_id": client, "session_id": session}
+        (logs / "client" / f"host_{client}" / "client.json").write_text(json.dumps(told), encoding="utf-8")
         for second in range(3):
             links.write(ShapingRow(1_000 * MS * (second + 1), f"client-{client}", 10.0 - second, 10.0 - second, 1.0))
     server.close()

@@ -127,6 +127,18 @@ class TestReaders:
         traces.write(trace, tmp_path / "t.txt", "subway, seed 3")
         assert traces.read(tmp_path / "t.txt").rates_bps == pytest.approx(trace.rates_bps, abs=501)
 
+    @pytest.mark.parametrize("trace", [generator.synthetic(), Trace("t", (0.0, 0.5, 2.0), (4e6, 0.0, 8e6), 3.0)])
+    def test_what_is_written_keeps_its_times(self, tmp_path: Path, trace: Trace) -> None:
+        traces.write(trace, tmp_path / "t.txt", "of other steps than a second")
+        again = traces.read(tmp_path / "t.txt")
+        assert again.duration_s == trace.duration_s
+        moments = [0.25 * quarter for quarter in range(int(4 * trace.duration_s))]
+        assert [again.rate_bps(at) for at in moments] == [trace.rate_bps(at) for at in moments]
+
+    def test_a_byte_order_mark_is_no_rate(self, tmp_path: Path) -> None:
+        (tmp_path / "t.txt").write_text("\ufeff5\n6\n", encoding="utf-8")
+        assert traces.read(tmp_path / "t.txt").rates_bps == (5e6, 6e6)
+
 
 class TestCatalogue:
     def test_every_generated_name_resolves(self) -> None:
