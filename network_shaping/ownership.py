@@ -80,6 +80,15 @@ def interfaces_noted(directory: Path = DIRECTORY) -> list[str]:
     return sorted(path.stem.removeprefix(prefix) for path in directory.glob(f"{prefix}*.json"))
 
 
+def forget(namespace: int, directory: Path = DIRECTORY) -> None:
+    """Remove the owner files of a network namespace (its inode number) that is about to go, with its interfaces.
+
+    Numbers are used again: a file that stayed would speak of an interface that it never knew.
+    """
+    for path in directory.glob(f"{namespace}-*.json"):
+        path.unlink(missing_ok=True)
+
+
 def _namespace() -> int:
     return os.stat("/proc/self/ns/net").st_ino
 

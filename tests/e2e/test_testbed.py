@@ -14,6 +14,7 @@ import pytest
 
 from cli.testbed import machines
 from cli.testbed.layout import Layout
+from network_shaping.ownership import DIRECTORY
 
 pytestmark = pytest.mark.netns
 NAME = f"t{os.getpid()}"
@@ -97,6 +98,47 @@ def test_down_after_the_maker_was_killed() -> None:
     assert len(namespaces()) == 3
     assert machines.down(NAME)
     assert namespaces() == []
+
+
+KILLED_AT = """
+import os, signal, sys
+from cli.testbed import machines
+from cli.testbed.layout import Layout
+verb, name, last = sys.argv[1], sys.argv[2], int(sys.argv[3])
+run, calls = machines._run, []
+def run_until(command):
+    calls.append(command)
+    if len(calls) == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return run(command)
+machines._run = run_until
+machines.up(Layout(name)) if verb == "up" else machines.down(name)
+"""
+
+
+@pytest.mark.parametrize(("verb", "call"), [("up", 2), ("up", 4), ("up", 9), ("up", 17), ("down", 5), ("down", 8)])
+def test_down_after_a_kill_between_two_steps(verb: str, call: int) -> None:
+    """Killed before a namespace was made for the files that wait for it, with half a cable, between two removals."""
+    if verb == "down":
+        machines.up(Layout(NAME))
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT, verb, NAME, str(call)], capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    if Layout(NAME).directory.exists():
+        with pytest.raises(machines.TestbedError, match=rf"half made; 'moonjelly testbed down --name {NAME}' removes"):
+            machines.up(Layout(NAME))
+    machines.down(NAME)
+    assert not namespaces()
+    assert not list(Path("/etc/netns").glob(f"mj-{NAME}-*"))
+    assert not Layout(NAME).directory.exists()
+
+
+def test_down_forgets_who_shaped_an_interface(layout: Layout) -> None:
+    number = Path(f"/run/netns/{layout.server.namespace}").stat().st_ino
+    owner = DIRECTORY / f"{number}-eth0.json"
+    owner.parent.mkdir(parents=True, exist_ok=True)
+    owner.write_text("{}", encoding="utf-8")
+    machines.down(NAME)
+    assert not owner.exists()
 
 
 def test_a_failed_up_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,7 +32,7 @@ def up(
         hosts = machines.up(layout)
     table = Table(title=f"testbed '{name}' is up", title_justify="left")
     for column in ("machine", "namespace", "address", "work directory"):
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for machine in layout.machines:
         table.add_row(machine.role, machine.namespace, machine.address, str(machine.work))
     console = Console()

@@ -13,12 +13,15 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli.testbed.layout import Layout, Machine, hosts_toml, is_namespace_of, sshd_config
+from cli.testbed.layout import PREFIX, Layout, Machine, hosts_toml, is_namespace_of, sshd_config
 from moonjelly.errors import MoonjellyError
 from moonjelly.interrupts import deferred
+from network_shaping import ownership
 
 _ROOT = Path(__file__).resolve().parents[3]
 _SSHD_READY_S = 10.0
+_NAMESPACES = Path("/run/netns")
+_RESOLVERS = Path("/etc/netns")
 
 
 class TestbedError(MoonjellyError):
@@ -52,9 +55,9 @@ def up(layout: Layout) -> Path:
     """
     if found := problems():
         raise TestbedError("no testbed here: " + "; ".join(found))
-    if _namespaces_of(layout.name):
+    if _namespaces_of(layout.name) or layout.directory.exists():
         remedy = f"'moonjelly testbed down --name {layout.name}' removes it"
-        raise TestbedError(f"testbed '{layout.name}' is up already; {remedy}")
+        raise TestbedError(f"testbed '{layout.name}' is up already, or was left half made; {remedy}")
     try:
         return _make(layout)
     except BaseException:
@@ -69,9 +72,14 @@ def down(name: str) -> list[str]:
     with deferred():
         for namespace in _namespaces_of(name):
             _stop_processes(namespace)
+            ownership.forget((_NAMESPACES / namespace).stat().st_ino)
             _ip("netns", "delete", namespace)
-            shutil.rmtree(f"/etc/netns/{namespace}", ignore_errors=True)
             removed.append(namespace)
+        # After the namespaces, since one that was killed in between left files without a namespace.
+        for resolver in _RESOLVERS.glob(f"{PREFIX}-{name}-*"):
+            if is_namespace_of(name, resolver.name):
+                shutil.rmtree(resolver)
+                removed += [] if resolver.name in removed else [str(resolver)]
         if layout.directory.exists():
             shutil.rmtree(layout.directory)
             removed.append(str(layout.directory))
@@ -92,7 +100,7 @@ def _make(layout: Layout) -> Path:
     for machine in layout.machines:
         machine.work.mkdir(parents=True)
         machine.directory.chmod(0o700)
-        resolver = Path("/etc/netns") / machine.namespace
+        resolver = _RESOLVERS / machine.namespace
         resolver.mkdir(parents=True, exist_ok=True)
         (resolver / "resolv.conf").write_text("# no name servers in the testbed\n", encoding="utf-8")
         (resolver / "hosts").write_text(_hosts_text(layout), encoding="utf-8")
