@@ -19,7 +19,6 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -222,7 +221,7 @@ def make_report(out: Out = DEFAULT_OUT) -> None:
 def _perform(
     console: Console, machines: Hosts, matrix: Sweep, runs: tuple[Run, ...], out: Path
 ) -> list[tuple[Run, Verdict]]:
-    progress = Progress(*_progress_columns(), console=console, speed_estimate_period=_SPEED_S)
+    progress = progress_of_runs(console)
     runner = Runner(
         machines,
         matrix,
@@ -243,11 +242,11 @@ def _perform(
     return [(run, verdict) for run in runs if (verdict := runner.verdict(run)).state != "done"]
 
 
-def _progress_columns() -> tuple[ProgressColumn, ...]:
-    """Counts and times first: a run's name is long, and is what a narrow terminal cuts off."""
-    name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis"))
-    left = TextColumn("left", table_column=Column(no_wrap=True))
-    return BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), left, name
+def progress_of_runs(console: Console) -> Progress:
+    """Runs done, time taken and time left, and what is going on in what room is left: names of runs are long."""
+    name = TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1))
+    columns = (BarColumn(16), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("left"))
+    return Progress(*columns, name, console=console, speed_estimate_period=_SPEED_S, expand=True)
 
 
 def _settle(matrix: Sweep, run: Run, directory: Path) -> None:

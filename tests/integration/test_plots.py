@@ -111,6 +111,13 @@ def test_the_sweeps_figure_has_a_column_per_setting_and_intervals(table: pd.Data
     assert len(made.axes[0].containers) == 2, "an error bar per policy"
 
 
+def test_counts_stay_whole_beside_a_run_without_figures(tmp_path: Path) -> None:
+    text = write_sweep(tmp_path).read_text()
+    assert ",failed,the server <was> gone," in text
+    assert ",all,,,41,41,40,1,0,0,0,0,0,1," in text
+    assert collect_table(tmp_path)["late"].dtype == pd.read_parquet(tmp_path / "runs.parquet")["late"].dtype == "Int64"
+
+
 def papers_sweep() -> pd.DataFrame:
     """The paper's whole matrix over two policies and two sources whose quality differs, misses up to 9 %."""
     axes = itertools.product(("multiset", "sa-dp"), ("near", "far"), (75, 100, 150), (15, 25), (1, 2, 4, 8), range(3))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from cli.accounts import Participant, settle
+from cli.experiment import progress_of_runs
 from experiment_manager import checks
 from experiment_manager.checks import Wanted
 from experiment_manager.hosts import Host, Hosts
@@ -171,3 +174,14 @@ def test_settings_are_named_and_ordered_for_people() -> None:
         "SLO 150 ms, 15 fps",
         "var_var",
     ]
+
+
+def test_a_narrow_terminal_cuts_the_runs_name_off_not_the_time_left() -> None:
+    console = Console(width=60, file=io.StringIO())
+    progress = progress_of_runs(console)
+    progress.add_task(
+        "a-trace-with-a-long-name/multiset/clients-8_slo-100_fps-25_synthetic/iter-0", total=24, completed=3
+    )
+    console.print(progress.make_tasks_table(progress.tasks))
+    (line,) = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert "3/24 0:00:00 -:--:-- left a-trace-with" in line
