@@ -34,7 +34,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from moonjelly import network
 from moonjelly.adaptation import PADDING_EVERY_MS, PlanView, Skip, Stream, Unacknowledged, decide, padding_bytes
+from moonjelly.errors import ZooError
 from moonjelly.network import ErrorBasedFilter, Exchange, FrameSizes, HarmonicMean, LinkState, raw_bandwidth_bps
+from moonjelly.repository import data_file
 from moonjelly.telemetry import ShapingRow, read_rows
 from moonjelly.units import ClientInstant, ServerInstant
 from network_shaping import catalogue, tbf
@@ -118,12 +120,12 @@ class Rivals:
 def traces() -> dict[str, str]:
     """Label to what :func:`catalogue.resolve` takes."""
     known = {name: name for name in GENERATED}
-    folder = catalogue.data_dir() / "traces"
-    if (folder / RECORDED_FILES[0]).exists():
-        known = {name: name for name in RECORDED} | {name: str(folder / name) for name in RECORDED_FILES} | known
-    else:
-        print(f"recorded traces not measured: {folder} is absent (./download_data.sh)")
-    return known
+    try:
+        recorded = {name: str(data_file(f"traces/{name}")) for name in RECORDED_FILES}
+    except ZooError as fault:
+        print(f"recorded traces not measured: {fault}")
+        return known
+    return {name: name for name in RECORDED} | recorded | known
 
 
 def encoder(seed: int) -> Callable[[int, int, int], int]:

@@ -43,7 +43,7 @@ def relay(
         str | None, typer.Option(help="Of --clients; each begins at an offset of its own unless one is given.")
     ] = None,
     downlink: Annotated[list[str] | None, typer.Option(help="NAME=TRACE, to shape the way back too.")] = None,
-    seed: Annotated[int, typer.Option(help="Of generated traces and random offsets.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of generated traces and random offsets.")] = 0,
     seconds: Annotated[int, typer.Option(min=1, help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
     delay_ms: Annotated[float, typer.Option(min=0.0, help="Added in each direction.")] = 0.0,
     burst_bytes: Annotated[int, typer.Option(min=0, help="Passed at once after a pause.")] = 0,
@@ -83,7 +83,7 @@ def tc(
         list[str] | None,
         typer.Option(help="NAME=ADDRESS: a link's packets are those to this client; run at the server, for downlinks."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of generated traces and random offsets.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of generated traces and random offsets.")] = 0,
     seconds: Annotated[int, typer.Option(min=1, help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
     burst_bytes: Annotated[int, typer.Option(min=1_600, help="Size of every bucket.")] = tbf.DEFAULT_BURST_BYTES,
     queue_bytes: Annotated[
@@ -128,7 +128,7 @@ def clean(
 @app.command("trace")
 def describe(
     name: Annotated[str, typer.Argument(help=f"A file or one of: {', '.join(catalogue.names())}.")],
-    seed: Annotated[int, typer.Option(help="Of a generated trace.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of a generated trace.")] = 0,
     seconds: Annotated[int, typer.Option(min=1, help="Length of a generated trace.")] = catalogue.DEFAULT_SECONDS,
     out: Annotated[Path | None, typer.Option(help="Write it here, one Mbit/s value per line and second.")] = None,
 ) -> None:
@@ -167,8 +167,7 @@ def _numbered(clients: int, trace: str | None) -> list[str]:
         return []
     if trace is None:
         raise ConfigError("--clients needs --trace: the name or file of their trace")
-    spelled = trace if "@" in trace else f"{trace}@random"
-    return [f"client-{index}={spelled}" for index in range(clients)]
+    return [f"client-{index}={catalogue.at_random(trace)}" for index in range(clients)]
 
 
 def _links(
@@ -183,8 +182,8 @@ def _links(
         specs.append(
             LinkSpec(
                 name,
-                resolve_at(trace_name, seed + index, seconds),
-                resolve_at(back.pop(name), seed + index, seconds) if name in back else None,
+                catalogue.resolve_at(trace_name, seed + index, seconds),
+                catalogue.resolve_at(back.pop(name), seed + index, seconds) if name in back else None,
                 burst_bytes,
                 delay_ms / 1e3,
             )
@@ -194,27 +193,6 @@ def _links(
     if back:
         raise ConfigError(f"--downlink names '{next(iter(back))}', which no --link has")
     return specs
-
-
-def resolve_at(text: str, seed: int, seconds: int) -> traces.Trace:
-    """``TRACE``, ``TRACE@OFFSET_S``, ``TRACE@random`` or, with a seed of its own, ``TRACE@random:SEED``.
-
-    Raises:
-        ConfigError: the offset is not a number.
-        TraceError: see :func:`network_shaping.catalogue.resolve`.
-    """
-    name, at, offset = text.rpartition("@")
-    if not at:
-        return catalogue.resolve(text, seed, seconds)
-    random, _, own = offset.partition(":")
-    try:
-        if random == "random":
-            return catalogue.resolve(name, int(own) if own else seed, seconds, None)
-        return catalogue.resolve(name, seed, seconds, float(offset))
-    except ValueError:
-        raise ConfigError(
-            f"'{offset}' in '{text}' is not an offset; write seconds, random or random:SEED after '@'"
-        ) from None
 
 
 def _named(text: str) -> tuple[str, str]:

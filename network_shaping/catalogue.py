@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
-from moonjelly.errors import TraceError
+from moonjelly.errors import ConfigError, TraceError, ZooError
 from network_shaping import generator, traces
 from network_shaping.traces import Trace
 
@@ -16,12 +15,6 @@ DOWNLOADED = {"wifi_trace": "jellyfish-wifi.txt", "lte_upload_trace": "jellyfish
 """Jellyfish's names of its two recorded traces, and the files that ``download_data.sh`` gets."""
 SHIPPED = Path(__file__).resolve().parent / "shipped"
 """One trace of every generator profile (seed 0), for programs other than ours."""
-_CLONE = Path(__file__).resolve().parent.parent
-
-
-def data_dir() -> Path:
-    """Where downloaded data lies: ``MOONJELLY_DATA``, by default ``../shared/data`` beside the clone."""
-    return Path(os.environ.get("MOONJELLY_DATA", _CLONE.parent / "shared" / "data"))
 
 
 def names() -> list[str]:
@@ -49,16 +42,49 @@ def resolve(
     return trace.at_offset(offset_s)
 
 
+def resolve_at(text: str, seed: int, seconds: int = DEFAULT_SECONDS) -> Trace:
+    """``TRACE``, ``TRACE@OFFSET_S``, ``TRACE@random`` or, with a seed of its own, ``TRACE@random:SEED``.
+
+    Raises:
+        ConfigError: the offset is not a number.
+        TraceError: see :func:`resolve`.
+    """
+    name, at, offset = text.rpartition("@")
+    if not at:
+        return resolve(text, seed, seconds)
+    random, _, own = offset.partition(":")
+    try:
+        if random == "random":
+            return resolve(name, int(own) if own else seed, seconds, None)
+        return resolve(name, seed, seconds, float(offset))
+    except ValueError:
+        raise ConfigError(
+            f"'{offset}' in '{text}' is not an offset; write seconds, random or random:SEED after '@'"
+        ) from None
+
+
+def at_random(text: str, seed: int | None = None) -> str:
+    """The same trace from a random place, as each of Jellyfish's clients begins, unless it says where to begin."""
+    own = "" if seed is None else f":{seed}"
+    return text if "@" in text else f"{text}@random{own}"
+
+
 def _find(name: str, seed: int, seconds: int) -> Trace:
     if name in generator.PROFILES:
         return generator.generate(generator.PROFILES[name], seconds, seed, name)
     if name == "synthetic_trace":
         return generator.synthetic()
     if name in DOWNLOADED:
-        path = data_dir() / "traces" / DOWNLOADED[name]
-        if not path.exists():
-            raise TraceError(f"trace '{name}' needs {path}; run ./download_data.sh or set MOONJELLY_DATA")
-        return traces.read(path)
+        return traces.read(_downloaded(DOWNLOADED[name], name))
     if not Path(name).exists():
         raise TraceError(f"'{name}' is neither a trace file nor one of the names {', '.join(names())}")
     return traces.read(Path(name))
+
+
+def _downloaded(file: str, name: str) -> Path:
+    from moonjelly.repository import data_file  # heavy, and only these traces need it
+
+    try:
+        return data_file(f"traces/{file}")
+    except ZooError as fault:
+        raise TraceError(f"trace '{name}': {fault}") from None

@@ -1,7 +1,8 @@
-"""Fetch the public videos, images, weights and traces: what ``download_data.sh`` runs.
+"""Fetch the public videos, images, weights and traces.
 
-Standard library only, so that it works before anything is installed. Files are written beside their name, resumed
-where they stopped, checked against their SHA-256 and then renamed; a file that is already right is left alone.
+What ``download_data.sh`` runs. Standard library only, so that it works before anything is installed. Files are
+written beside their name, resumed where they stopped, checked against their SHA-256 and then renamed; a file that is
+already right is left alone.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from rich.table import Column, Table
 
 from cli.accounts import Participant, settle
 from cli.machine import machine, versions
+from cli.terminal import make_console
 from experiment_manager.checks import Finding, Wanted, check, check_golden, is_file
 from experiment_manager.client_lines import read_configurations
 from experiment_manager.hosts import Hosts, read_hosts
@@ -72,7 +73,7 @@ def check_hosts(
     """Log in to every machine and say in one table what is wrong."""
     wanted = Wanted(shaping, tuple(_words(traces) or ()), tuple(_words(sources) or ()))
     findings = check(_hosts(hosts), wanted)
-    _print_findings(Console(), findings)
+    _print_findings(make_console(), findings)
     raise typer.Exit(1 if any(finding.problems for finding in findings) else 0)
 
 
@@ -93,7 +94,7 @@ def run_sweep(
     repetitions: Annotated[int | None, typer.Option(help="of each combination")] = None,
     seconds: Annotated[float | None, typer.Option(help="length of a run")] = None,
     warmup_s: Annotated[float | None, typer.Option(help="streamed before that, not counted")] = None,
-    seed: Annotated[int | None, typer.Option(help="of the first repetition")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="of the first repetition")] = None,
     zoo: Annotated[str | None, typer.Option(help="model zoo on the server")] = None,
     devices: Annotated[int | None, typer.Option(help="executors on the server")] = None,
     runtime: Annotated[str | None, typer.Option(help="auto, torch, onnx or simulated")] = None,
@@ -117,7 +118,7 @@ def run_sweep(
         "pre_encoded": pre_encoded, "padded": padded, "shaping": shaping, "retries": retries, "starved_ms": starved_ms,
     }  # fmt: skip
     matrix = read_sweep(sweep, overrides)
-    console = Console()
+    console = make_console()
     if dry_run and not clients_cfg:
         _announce(console, expand(matrix), matrix)
         return

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from cli.machine import machine, versions
+from cli.terminal import make_console
 from moonjelly import dispatching
 from moonjelly.clock import CpuClock, MonotonicClock
 from moonjelly.errors import ConfigError
@@ -41,12 +42,10 @@ from simulation.timings import TimingOptions, TimingRow
 from simulation.workload import Slowdown, WorkloadOptions
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
-PIPE_WIDTH = 150
-"""Columns of a table that goes to a file or a pipe."""
-console = Console(width=None if Console().is_terminal else PIPE_WIDTH)
+console = make_console()
 
 Out = Annotated[Path, typer.Option(help="folder for CSV files, figures and summary.json")]
-Seed = Annotated[int, typer.Option(help="of everything that is drawn")]
+Seed = Annotated[int, typer.Option(min=0, help="of everything that is drawn")]
 ZooName = Annotated[str, typer.Option(help="zoo whose profile the devices have; 'formula': Jellyfish's formula")]
 Kind = Annotated[str, typer.Option(help="device kind of the zoo's profile; its first when not given")]
 Policies = Annotated[list[str], typer.Option("--policy", help="planning policy; repeat for several")]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from cli.terminal import make_console
 from moonjelly.errors import ConfigError, ZooError
 from moonjelly.profiles import Profile
 from moonjelly.repository import Zoo, load_zoo, zoo_names
@@ -44,7 +45,7 @@ def train(
     from cli.training import train_zoo
     from moonjelly.training.zoo import variant_name
 
-    console = Console()
+    console = make_console()
     with _Display(console) as display:
         chosen = train_zoo(out, seed=seed, quick=quick, jobs=jobs, report=display.show)
     if profile:
@@ -67,7 +68,7 @@ def list_zoos() -> None:
     for name in zoo_names():
         zoo = load_zoo(name)
         table.add_row(name, str(len(zoo.variants)), str(len(zoo.classes)), ", ".join(zoo.kinds()) or "none")
-    Console().print(table)
+    make_console().print(table)
 
 
 @app.command()
@@ -79,7 +80,7 @@ def show(
     found = load_zoo(zoo)
     kinds = found.kinds()
     chosen = kind or next(iter(kinds), None)
-    Console().print(_variants(found, found.profile(chosen) if chosen else None))
+    make_console().print(_variants(found, found.profile(chosen) if chosen else None))
 
 
 @app.command()
@@ -96,7 +97,7 @@ def verify(zoo: Annotated[str, typer.Argument(help="Name or directory.")]) -> No
             config = parse_cfg(source.definition)
             decode_weights(config, source.weights)
             _check_sizes(found, model, config.stride, config.class_count)
-    Console().print(f"zoo '{found.name}' is whole: {len(found.variants)} variants, profiles of {_kinds(found)}")
+    make_console().print(f"zoo '{found.name}' is whole: {len(found.variants)} variants, profiles of {_kinds(found)}")
 
 
 @app.command()
@@ -110,7 +111,7 @@ def record(
     """Record what every variant sees in a source: 'serve --runtime simulated --answers OUT' answers with it."""
     from cli.recording import record_zoo
 
-    console = Console()
+    console = make_console()
     if fps is not None and fps <= 0.0:
         raise ConfigError(f"--fps {fps:g} must be positive")
     with Progress(*_COLUMNS, console=console, disable=not console.is_terminal) as bars:

@@ -14,6 +14,7 @@ from experiment_manager.hosts import Hosts
 from experiment_manager.ssh import Job, Machine, RemoteError, has_failed
 from experiment_manager.sweep import Device, Run, Sweep, share
 from moonjelly.interrupts import deferred
+from network_shaping.catalogue import at_random
 
 READY_TIMEOUT_S = 300.0
 LEASE_S = 90.0
@@ -194,8 +195,7 @@ class Stage:
 
         The seed is the device's, so that its place is the same whichever machine emulates it.
         """
-        trace = self._run.trace
-        return trace if "@" in trace else f"{trace}@random:{self._run.seed + device.client_id}"
+        return at_random(self._run.trace, self._run.seed + device.client_id)
 
     def _start_clients(self, machine: Machine, devices: Sequence[Device], addresses: dict[int, str]) -> list[Job]:
         self._tick("starting the clients")

@@ -86,7 +86,7 @@ class ServerOptions(Options):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     out: Path = Path("logs/server")
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
     session_ttl_s: Positive = 30.0
     max_sessions: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = 256
     max_frame_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 2 << 20

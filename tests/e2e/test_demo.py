@@ -108,6 +108,7 @@ def wait_for_rows(log: Path, process: subprocess.Popen[str], rows: int = 20) -> 
         (("--zoo", "nowhere"), "nowhere"),
         (("--source", "nowhere.mp4"), "nowhere.mp4"),
         (("--trace", "nowhere.txt"), "nowhere.txt"),
+        (("--seed", "-1"), "--seed"),
     ],
 )
 def test_a_wrong_option_is_named_and_leaves_nothing(

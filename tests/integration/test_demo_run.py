@@ -1,22 +1,29 @@
-"""Which clients of a demo failed, judged on real processes."""
+"""What a demo looks at before it starts, what it shows, and which of its clients failed, judged on real processes."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from cli import processes
-from cli.demo import run
+from cli.demo import live, run
 from cli.demo.settings import DemoSettings
 from cli.processes import Child
+from cli.terminal import PIPE_WIDTH
 from experiment_manager import agent
+from moonjelly.errors import ConfigError, TraceError, ZooError
+from moonjelly.repository import places
+from moonjelly.types import Outcome
 
 ENDS_ORDERLY_WHEN_STOPPED = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(0)); signal.pause()"
 
@@ -28,12 +35,49 @@ def child(place: Path, name: str, program: str) -> Child:
     return Child(name, process, log, open(os.devnull, "rb", buffering=0))
 
 
-def test_a_client_that_had_to_be_stopped_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_SETTLE_S", 0.0)
+def settings_of(tmp_path: Path, **changes: Any) -> DemoSettings:
     settings = DemoSettings(
         *("synthetic", "synthetic", "wifi-good"), clients=3, seconds=0.01, seed=0, out=tmp_path / "out", live=False,
         policy="multiset",
     )  # fmt: skip
+    return dataclasses.replace(settings, **changes)
+
+
+def test_what_the_run_needs_is_looked_at_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run.check_inputs(settings_of(tmp_path, trace="lte-city@12.5"))
+    outage = tmp_path / "outage.txt"
+    outage.write_text("0\n0\n")
+    with pytest.raises(TraceError, match=r"outage.txt' is one long outage"):
+        run.check_inputs(settings_of(tmp_path, trace=str(outage)))
+    with pytest.raises(ConfigError, match="'x' in 'lte-city@x' is not an offset"):
+        run.check_inputs(settings_of(tmp_path, trace="lte-city@x"))
+    monkeypatch.setenv("MOONJELLY_DATA", str(tmp_path))
+    monkeypatch.setattr(places, "clone_root", lambda: tmp_path / "clone")
+    with pytest.raises(ZooError, match=r"a file of model 'yolo-fastest-1.1' .* get it with ./download_data.sh"):
+        run.check_inputs(settings_of(tmp_path, zoo=str(Path(__file__).parents[2] / "profiles" / "yolo-fastest")))
+
+
+def test_the_table_fits_a_terminal_of_80_columns_and_shows_everything_in_a_pipe() -> None:
+    status = {"fps": 30.0, "bandwidth_bps": 1e9, "variant": "yolo-fastest-1.1-xl-320", "input_size": 320}
+    status |= {"p99_ms": 123.4, "captured": 100} | {one.value.lower(): 0 for one in Outcome} | {"late": 1, "lost": 23}
+    shown = live.table("traffic [1].mp4", {"client-0": status}, {"client-0": (75.0, 29.97), "client-1": (100.0, 12.0)})
+    console = Console(width=80)
+    with console.capture() as narrow:
+        console.print(shown)
+    headings = ["client", "SLO", "fps", "ans/s", "Mbit/s", "variant", "px", "p99 ms", "missed", "how"]
+    assert re.split(" +", narrow.get().splitlines()[1].strip()) == [word for one in headings for word in one.split()]
+    assert max(map(len, narrow.get().splitlines())) <= 80
+    console = Console(width=PIPE_WIDTH)
+    with console.capture() as wide:
+        console.print(shown)
+    assert "yolo-fastest-1.1-xl-320 320    123 24.0 % 1 late, 23 lost" in wide.get()
+
+
+def test_a_client_that_had_to_be_stopped_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_SETTLE_S", 0.0)
+    settings = settings_of(tmp_path)
     clients = [
         child(tmp_path, "client-0", "pass"),
         child(tmp_path, "client-1", ENDS_ORDERLY_WHEN_STOPPED),

@@ -19,6 +19,7 @@ from network_shaping import app as shaping
         (["shape", "trace"], 2, "moonjelly shape trace: Missing argument 'name'; see moonjelly shape trace --help"),
         (["shape", "trace", "lte-city", "--seconds", "x"], 2, "moonjelly shape trace: Invalid value for '--seconds': "),
         (["shape", "trace", "lte-city", "--sed", "1"], 2, "moonjelly shape trace: No such option: --sed"),
+        (["shape", "trace", "lte-city", "--seed", "-1"], 2, "moonjelly shape trace: Invalid value for '--seed': "),
         (["shape", "trace", "nowhere.txt"], 2, "moonjelly shape: 'nowhere.txt' is neither a trace file nor one of "),
     ],
 )

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from moonjelly.errors import ConfigError, TraceError
+from moonjelly.repository import places
 from network_shaping import catalogue, generator, traces
-from network_shaping.app import resolve_at
 from network_shaping.pacing import MAX_CHUNK_BYTES, MIN_CHUNK_BYTES, Pacer
 from network_shaping.traces import Trace
 
@@ -156,11 +156,11 @@ class TestCatalogue:
         assert offsets[1] == catalogue.resolve("synthetic_trace", 1, offset_s=None).offset_s
 
     def test_a_random_offset_may_have_a_seed_of_its_own(self) -> None:
-        ours = resolve_at("synthetic_trace@random:7", 3, 60)
-        assert ours.offset_s == resolve_at("synthetic_trace@random", 7, 60).offset_s
-        assert ours.offset_s != resolve_at("synthetic_trace@random", 3, 60).offset_s
+        ours = catalogue.resolve_at("synthetic_trace@random:7", 3, 60)
+        assert ours.offset_s == catalogue.resolve_at("synthetic_trace@random", 7, 60).offset_s
+        assert ours.offset_s != catalogue.resolve_at("synthetic_trace@random", 3, 60).offset_s
         with pytest.raises(ConfigError, match="random:SEED"):
-            resolve_at("synthetic_trace@random:x", 3, 60)
+            catalogue.resolve_at("synthetic_trace@random:x", 3, 60)
 
     def test_an_unknown_name_lists_the_known_ones(self) -> None:
         with pytest.raises(TraceError, match=r"'wifi' is neither .* wifi-good, lte-city"):
@@ -169,9 +169,19 @@ class TestCatalogue:
     def test_a_recorded_trace_that_is_not_here_says_how_to_get_it(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setenv("MOONJELLY_DATA", str(tmp_path))
-        with pytest.raises(TraceError, match=r"run ./download_data.sh or set MOONJELLY_DATA"):
+        monkeypatch.delenv("MOONJELLY_DATA", raising=False)
+        monkeypatch.setattr(places, "clone_root", lambda: tmp_path / "clone")
+        with pytest.raises(TraceError, match=r"trace 'wifi_trace': .* get it with ./download_data.sh"):
             catalogue.resolve("wifi_trace")
+        target = tmp_path / "clone" / "data" / "traces" / "jellyfish-wifi.txt"  # where that script puts it
+        target.parent.mkdir(parents=True)
+        target.write_text("20\n10\n")
+        assert catalogue.resolve("wifi_trace").rates_bps == (20e6, 10e6)
+
+    def test_a_random_place_unless_the_trace_says_where(self) -> None:
+        assert catalogue.at_random("lte-city") == "lte-city@random"
+        assert catalogue.at_random("lte-city", 7) == "lte-city@random:7"
+        assert catalogue.at_random("lte-city@12.5", 7) == "lte-city@12.5"
 
     def test_the_shipped_traces_are_the_generator_s(self) -> None:
         for name, profile in generator.PROFILES.items():

@@ -21,11 +21,15 @@ def demo(
         str, typer.Option(help="what the cameras see: a video, a folder of images, or 'synthetic'")
     ] = "synthetic",
     trace: Annotated[
-        str, typer.Option(help="uplink of each client: wifi-good, lte-city, lte-weak, subway, rail-outage, or a file")
+        str,
+        typer.Option(
+            help="uplink of each client: wifi-good, lte-city, lte-weak, subway, rail-outage, or a file, "
+            "from a random place or from TRACE@SECONDS"
+        ),
     ] = "wifi-good",
     clients: Annotated[int, typer.Option(help="how many; SLOs 75/100/150 ms and rates 12/15/24/29.97 fps in turn")] = 4,
     seconds: Annotated[float, typer.Option(help="how long the clients stream")] = 20.0,
-    seed: Annotated[int, typer.Option(help="of trace offsets, scenes and planning")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="of trace offsets, scenes and planning")] = 0,
     out: Annotated[Path | None, typer.Option(help="new folder for logs, summary.json and report.html")] = None,
     policy: Annotated[str, typer.Option(help="planning policy")] = "multiset",
     live: Annotated[bool, typer.Option("--live/--no-live", help="show the live table")] = True,

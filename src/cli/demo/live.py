@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from cli.processes import Child
@@ -47,7 +48,7 @@ def table(title: str, latest: dict[str, dict[str, Any]], slos: dict[str, tuple[f
         latest: client name to its newest status line.
         slos: client name to (SLO in ms, frames per second).
     """
-    made = Table(title=title, title_justify="left", expand=False)
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column, width in _COLUMNS.items():
         justify: Literal["left", "right"] = "left" if column in ("client", "variant", "how") else "right"
         made.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width)

@@ -9,18 +9,23 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 
 from cli.demo.live import StatusReader, table
 from cli.demo.report import write_report
 from cli.demo.results import Results, collect
 from cli.demo.settings import ClientSetting, DemoSettings, host_directory, source_of
 from cli.processes import Child, Children, ProcessError
+from cli.terminal import make_console
 from client.sources import is_live, open_recording
+from moonjelly.errors import TraceError
 from moonjelly.planning import create_policy
 from moonjelly.repository import load_zoo
-from network_shaping.catalogue import resolve
+from network_shaping.catalogue import at_random, resolve_at
 
 READY_TIMEOUT_S = 300.0
+_REGISTER_TIMEOUT_S = 120.0
+"""A client may begin in an outage of its trace."""
 _REFRESH_S = 0.5
 _SETTLE_S = 15.0
 """How long clients may take after their last frame to collect answers and flush their logs."""
@@ -28,12 +33,12 @@ _SETTLE_S = 15.0
 
 def run_demo(settings: DemoSettings) -> int:
     """Serve, stream, summarise; the exit status is 0 when the run was complete."""
-    console = Console()
+    console = make_console()
     check_inputs(settings)
     settings.out.mkdir(parents=True, exist_ok=True)
     interrupted, overdue = False, []
     with Children(settings.out / "logs" / "processes") as children:
-        console.print(f"starting the server with zoo [bold]{settings.zoo}[/bold] …")
+        console.print(f"starting the server with zoo [bold]{escape(settings.zoo)}[/bold] …")
         clients = start_all(children, settings)
         for client in clients:
             client.begin()
@@ -44,7 +49,7 @@ def run_demo(settings: DemoSettings) -> int:
             console.print("interrupted: stopping, and summing up what there is")
     failed = [] if interrupted else complaints(clients, overdue)
     for fault in failed:
-        console.print(f"[red]{fault}[/red]")
+        console.print(f"[red]{escape(str(fault))}[/red]", soft_wrap=True)
     console.print("computing F1 against the golden model and writing the report …")
     results = collect(settings)
     report = write_report(settings, results)
@@ -58,9 +63,11 @@ def check_inputs(settings: DemoSettings) -> None:
     Raises:
         MoonjellyError: the zoo, the source or the trace is not there or cannot be read, or the policy is unknown.
     """
-    load_zoo(settings.zoo)
+    load_zoo(settings.zoo).verify()
     create_policy(settings.policy)
-    resolve(settings.trace, seed=settings.seed)
+    trace = resolve_at(settings.trace, settings.seed)
+    if not any(trace.rates_bps):
+        raise TraceError(f"trace '{settings.trace}' is one long outage; no client could ever connect over it")
     if not is_live(settings.source):
         open_recording(settings.source).close()
 
@@ -86,7 +93,7 @@ def start_all(children: Children, settings: DemoSettings) -> list[Child]:
         "network",
         "network_shaping",
         ["relay", "--target", address, "--seed", str(settings.seed), "--out", str(out / "logs" / "network")]
-        + [word for one in wanted for word in ("--link", f"{one.name}={settings.trace}@random")],
+        + [word for one in wanted for word in ("--link", f"{one.name}={at_random(settings.trace)}")],
     )
     links = network.wait_ready(READY_TIMEOUT_S)["links"]
     clients = [
@@ -106,6 +113,7 @@ def client_arguments(settings: DemoSettings, one: ClientSetting, port: int) -> l
         *("--slo-ms", f"{one.slo_ms:g}"),
         *("--fps", f"{one.fps:g}"),
         *("--seconds", f"{settings.seconds:g}"),
+        *("--register-timeout-s", f"{_REGISTER_TIMEOUT_S:g}"),
         *("--client-id", str(one.index)),
         *("--seed", str(settings.seed * 1000 + one.index)),
         *("--out", str(host_directory(settings.out, one.index))),
@@ -125,7 +133,7 @@ def watch(console: Console, clients: list[Child], settings: DemoSettings) -> lis
 
     def title() -> str:
         passed = min(time.monotonic() - started, settings.seconds)
-        return f"{settings.source} over {settings.trace}, {passed:.0f} of {settings.seconds:g} s"
+        return f"{escape(settings.source)} over {escape(settings.trace)}, {passed:.0f} of {settings.seconds:g} s"
 
     shown = Live(console=console, auto_refresh=False) if settings.live and console.is_terminal else None
     with shown or contextlib.nullcontext():
@@ -162,8 +170,9 @@ def print_summary(console: Console, results: Results, report: Path) -> None:
     console.print(
         f"[bold]{summary['on_time']} of {summary['frames_captured']} frames on time, "
         f"{100 * summary['miss_rate']:.2f} % missed[/bold], effective F1 {f1}, "
-        f"effective accuracy {summary['effective_accuracy']:.3f}"
+        f"effective accuracy {summary['effective_accuracy']:.3f}",
+        soft_wrap=True,
     )
     if latency["p50"] is not None:
         console.print(f"latency p50 {latency['p50']:.0f}, p99 {latency['p99']:.0f}, max {latency['max']:.0f} ms")
-    console.print(f"report: {report}")
+    console.print(f"report: {escape(str(report))}", soft_wrap=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from cli.terminal import make_console
 from cli.testbed import machines
 from cli.testbed.layout import Layout
 from moonjelly.interrupts import interruptible
@@ -35,7 +35,7 @@ def up(
         table.add_column(column, overflow="fold")
     for machine in layout.machines:
         table.add_row(machine.role, machine.namespace, machine.address, str(machine.work))
-    console = Console()
+    console = make_console()
     console.print(table)
     console.print(f"hosts file: {hosts}")
 
