@@ -136,14 +136,14 @@ def test_however_often_a_plan_is_asked_for_runs_keep_their_distance(gaps_ns: lis
         runs.append(begins_ns)
 
 
-@given(st.lists(st.floats(0.0, 1e6), max_size=8))
-def test_overhead_is_the_worst_of_the_measured_within_bounds(measured_ms: list[float]) -> None:
+@given(st.lists(st.floats(0.0, MAX_MEASURED_MS), max_size=8))
+def test_overhead_is_the_worst_of_the_measured(measured_ms: list[float]) -> None:
     counted = overhead_ms(measured_ms)
     assert FIXED_OVERHEAD_MS <= counted <= FIXED_OVERHEAD_MS + MAX_MEASURED_MS
-    assert all(counted >= min(one, MAX_MEASURED_MS) for one in measured_ms)
+    assert all(counted >= one for one in measured_ms)
 
 
-@given(st.floats(0.0, 1e3), st.floats(0.0, 1e3))
-def test_smoothing_moves_towards_the_sample(before_ms: float, sample_ms: float) -> None:
+@given(st.floats(0.0, MAX_MEASURED_MS), st.floats(0.0, 1e6))
+def test_smoothing_moves_towards_the_sample_within_bounds(before_ms: float, sample_ms: float) -> None:
     after_ms = smoothed_ms(before_ms, sample_ms)
-    assert min(before_ms, sample_ms) - 1e-9 <= after_ms <= max(before_ms, sample_ms) + 1e-9
+    assert min(before_ms, sample_ms) - 1e-9 <= after_ms <= min(max(before_ms, sample_ms), MAX_MEASURED_MS) + 1e-9

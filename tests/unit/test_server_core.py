@@ -126,8 +126,13 @@ class World:
         assert len(found) == 1, f"{len(found)} results for frame {frame_id}"
         return found[0]
 
-    def finish(self, *submits: ev.SubmitFrame | ev.MoveFrame, outcome: Outcome = Outcome.ON_TIME) -> None:
-        """Answer submitted frames as their executor would."""
+    def finish(
+        self,
+        *submits: ev.SubmitFrame | ev.MoveFrame,
+        outcome: Outcome = Outcome.ON_TIME,
+        ended_ns: int | None = None,
+    ) -> None:
+        """Answer submitted frames as their executor would, which ended them at ``ended_ns``, by default now."""
         answers = tuple(
             ipc.Answer(
                 s.submit.key, outcome, "" if outcome is Outcome.ON_TIME else "no",
@@ -136,7 +141,7 @@ class World:
             for s in submits
         )  # fmt: skip
         ran = len(answers) if outcome is Outcome.ON_TIME else 0
-        now = self.now_ns
+        now = self.now_ns if ended_ns is None else ended_ns
         self.emit(
             ev.BatchFinished(
                 ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, 0.9, now, now, now, ran, answers)
@@ -283,6 +288,19 @@ class TestFrames:
         assert result.outcome is Outcome.LATE
         assert result.reason == "1.0 ms after its deadline"
         assert result.packed == messages.PackedDetections(1, b"box")
+
+    def test_after_a_second_in_which_the_server_stood_still_frames_have_their_time_again(self, world: World) -> None:
+        """The answers that lay there meanwhile seemed to take a second to send."""
+        for frame_id in (1, 2, 3):
+            world.frame(1, frame_id)
+        submits = world.all(ev.SubmitFrame)
+        ended_ns = world.now_ns + 5 * NS_PER_MS
+        world.now_ns += NS_PER_S
+        for submit in submits:
+            world.finish(submit, ended_ns=ended_ns)
+        world.frame(1, 4)
+        left_ms = (world.all(ev.SubmitFrame)[-1].submit.deadline_ns - world.now_ns) / NS_PER_MS
+        assert left_ms > 70.0, "of 100"
 
     def test_a_frame_that_arrives_after_its_deadline_is_dropped_at_once(self, world: World) -> None:
         world.frame(1, 1, captured_ns=ClientInstant(START_NS - 150 * NS_PER_MS))

@@ -13,10 +13,14 @@ _SMOOTHING = 0.5
 
 
 def smoothed_ms(before_ms: float, sample_ms: float) -> float:
-    """The measured time after one more sample."""
-    return before_ms + _SMOOTHING * (sample_ms - before_ms)
+    """The measured time after one more sample.
+
+    A server that stood still for a second must not believe that answering takes as long: no frame would be in time, so
+    none would run, and nothing would be measured that could teach it better.
+    """
+    return before_ms + _SMOOTHING * (min(sample_ms, MAX_MEASURED_MS) - before_ms)
 
 
 def overhead_ms(measured_ms: Iterable[float]) -> float:
     """What planning counts, of the smoothed times of the devices that serve: the worst of them."""
-    return min(max(measured_ms, default=0.0), MAX_MEASURED_MS) + FIXED_OVERHEAD_MS
+    return max(measured_ms, default=0.0) + FIXED_OVERHEAD_MS
