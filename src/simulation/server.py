@@ -13,7 +13,7 @@ from moonjelly.placement import Place, Running, is_broken, link_changed, link_fe
 from moonjelly.planning import Assignment, Client, Device, Plan, Policy, Problem, check
 from moonjelly.planning.cadence import asked_run_ns, periodic_run_ns
 from moonjelly.planning.changes import RecentChanges
-from moonjelly.planning.overhead import overhead_ms, smoothed_ms
+from moonjelly.planning.overhead import overhead_ms, preparation_beyond_ms, smoothed_ms
 from moonjelly.profiles import Profile
 from moonjelly.telemetry import PlanRow
 from moonjelly.types import DEFAULT_GROUP
@@ -31,6 +31,7 @@ class Session:
         bandwidth_bps: as planning uses it.
         snapshot_bps: what the latest planning problem says.
         planned_bps: what its place was computed with.
+        preparation_ms: what it takes from capture to sending; stays 0 where the system does not count with it.
         sizes: learnt encoded sizes; stays empty where the system plans with the table.
         harmonic: Jellyfish's smoothing of the reports.
         place: what it has of the plan.
@@ -42,6 +43,7 @@ class Session:
     snapshot_bps: float = INITIAL_BANDWIDTH_BPS
     planned_bps: float = INITIAL_BANDWIDTH_BPS
     rtt_ms: float = 0.0
+    preparation_ms: float = 0.0
     sizes: FrameSizes = field(default_factory=FrameSizes)
     harmonic: HarmonicMean = field(default_factory=HarmonicMean)
 
@@ -239,6 +241,7 @@ class SimulatedServer:
             session.bandwidth_bps = session.harmonic.bandwidth_bps
             return
         session.bandwidth_bps = frame.bandwidth_bps or session.bandwidth_bps
+        session.preparation_ms = network.observe_preparation(session.preparation_ms, frame.captured, frame.sent)
         session.sizes = network.observe_size(
             session.sizes, self._input_sizes[frame.variant], frame.quality, frame.size_bytes
         )
@@ -251,6 +254,7 @@ class SimulatedServer:
             session.bandwidth_bps,
             session.rtt_ms,
             self.overhead_ms,
+            preparation_ms=preparation_beyond_ms(session.preparation_ms),
         )
 
     def _snapshot(self, now_ns: int) -> Problem:

@@ -19,7 +19,7 @@ from network_shaping.traces import Trace
 from simulation import compare, replay, study, timings
 from simulation.compare import ComparisonOptions, Size
 from simulation.engine import Engine, RunRows
-from simulation.results import summary_of, write_run
+from simulation.results import accuracy_as_sized, summary_of, write_run
 from simulation.systems import System, parse
 from simulation.timings import TimingOptions
 from simulation.workload import Slowdown, Workload, WorkloadOptions, draw
@@ -77,6 +77,13 @@ def test_clients_size_frames_by_the_latency_factor_that_the_server_plans_with() 
         assert {row.used_model for row in answered} == {names[6]}
         sized.append(sum(names.index(row.desired_model) for row in answered) / len(answered))
     assert sized[0] > sized[1]
+
+
+def test_a_slow_client_is_planned_a_variant_that_its_frames_can_be_sized_for() -> None:
+    options = dataclasses.replace(SMALL, slo_ms=(100.0,), timing=dataclasses.replace(SMALL.timing, encode_ms=25.0))
+    workload, rows, summary = simulate(options, GOOD, OURS)
+    assert summary.miss_rate == 0.0
+    assert accuracy_as_sized(workload, rows) > 0.9 * summary.effective_accuracy
 
 
 def test_an_outage_costs_little_more_than_itself() -> None:

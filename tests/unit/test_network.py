@@ -291,6 +291,9 @@ class TestBudgets:
         """20 kB at 8 Mbit/s are 20 ms; 10 ms round trip, 5 ms overhead."""
         assert budgets(100.0, 15.0, [20_000.0], 8e6, 10.0, 5.0, 0.0) == pytest.approx((65.0,))
 
+    def test_what_the_client_takes_before_it_sends_is_no_longer_there(self) -> None:
+        assert budgets(100.0, 15.0, [20_000.0], 8e6, 10.0, 5.0, 0.0, 25.0) == pytest.approx((40.0,))
+
     def test_what_the_link_cannot_carry_at_the_rate_has_none(self) -> None:
         carried, not_carried = budgets(1_000.0, 15.0, [60_000.0, 70_000.0], 8e6, 10.0, 5.0)
         assert carried > 0.0
@@ -303,3 +306,27 @@ class TestBudgets:
     def test_a_dead_link_has_none(self, rate_bps: float) -> None:
         assert budgets(100.0, 15.0, [10.0, 20.0], rate_bps, 0.0, 0.0) == (0.0, 0.0)
         assert network_ms(10.0, rate_bps, 5.0) == math.inf
+
+
+class TestPreparation:
+    @staticmethod
+    def learnt(taken_ms: list[float]) -> float:
+        expected_ms = 0.0
+        for one_ms in taken_ms:
+            expected_ms = network.observe_preparation(
+                expected_ms, ClientInstant(7), ClientInstant(7 + ms_to_ns(one_ms))
+            )
+        return expected_ms
+
+    def test_a_slow_client_is_known_within_a_few_seconds_of_frames(self) -> None:
+        assert self.learnt([40.0] * 90) == pytest.approx(40.0, rel=0.05)
+        assert self.learnt([40.0] * 90 + [5.0] * 90) == pytest.approx(5.0, rel=0.05)
+
+    def test_the_mean_of_times_that_differ_is_learnt(self) -> None:
+        assert self.learnt([2.0, 6.0] * 60) == pytest.approx(4.0, abs=0.5)
+
+    def test_no_single_frame_counts_for_much(self) -> None:
+        assert self.learnt([5.0] * 90 + [3_000.0]) == pytest.approx(6.0, abs=0.05)
+
+    def test_a_frame_that_was_sent_before_it_was_captured_took_nothing(self) -> None:
+        assert network.observe_preparation(0.0, ClientInstant(2**64), ClientInstant(0)) == 0.0

@@ -389,6 +389,20 @@ class TestFrames:
         saved_ms = (DEFAULT_RESPONSE_BYTES - RESULT_BYTES) * 8 / 1e6 * 1000
         assert budgets[-1] - budgets[0] > 0.8 * saved_ms
 
+    def test_what_a_client_takes_before_it_sends_is_planned_with(self, world: World) -> None:
+        (client,) = world.all(ev.AskPlanner)[-1].request.problem.clients
+        before_ms = client.budget_ms
+        for frame_id in range(1, 60):
+            sent = world.now_ns - NS_PER_MS
+            world.frame(1, frame_id, captured_ns=ClientInstant(sent - 20 * NS_PER_MS), sent_ns=ClientInstant(sent))
+            world.finish(world.all(ev.SubmitFrame)[-1])
+            world.pass_ms(100)
+        world.pass_ms(500)
+        world.plan()
+        (client,) = world.all(ev.AskPlanner)[-1].request.problem.clients
+        lost_ms = [before - after for before, after in zip(before_ms, client.budget_ms, strict=True)]
+        assert all(15.0 < lost < 25.0 for lost in lost_ms), "20 ms at the client less the fixed 2, and the round trip"
+
     def test_pings_are_answered_with_their_reception(self, world: World) -> None:
         world.emit(ev.PingReceived(1, messages.Ping(ClientInstant(42)), START_NS - 5))
         (pong,) = world.sent(1, messages.Pong)

@@ -16,6 +16,7 @@ from moonjelly.network.transfer import (
     answer_by_ns,
     budgets,
     network_ms,
+    observe_preparation,
     observe_response,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "estimate",
     "network_ms",
     "observe",
+    "observe_preparation",
     "observe_response",
     "observe_size",
     "prior_bytes",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moonjelly.network import observe_size
+from moonjelly.network import observe_preparation, observe_size
 from moonjelly.placement import is_broken, link_changed
 from moonjelly.rpc import messages
 from moonjelly.types import Outcome
@@ -115,9 +115,10 @@ class Intake:
         return None
 
     def _learn(self, session: Session, frame: messages.Frame, now_ns: int) -> None:
-        """What the frame tells of its client's link and content."""
+        """What the frame tells of its client, its link and its content."""
         if frame.rtt_ms > 0.0:
             session.rtt_ms = frame.rtt_ms
+        session.preparation_ms = observe_preparation(session.preparation_ms, frame.captured_ns, frame.sent_ns)
         if frame.data and now_ns - session.learnt_ns >= _LEARN_SIZE_EVERY_NS:
             session.learnt_ns = now_ns
             side = max(1, min(frame.width, frame.height))

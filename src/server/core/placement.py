@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from moonjelly.network import INITIAL_BANDWIDTH_BPS, budgets
 from moonjelly.placement import Place, Running
-from moonjelly.planning.overhead import overhead_ms
+from moonjelly.planning.overhead import overhead_ms, preparation_beyond_ms
 from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
 from moonjelly.profiles import Profile
 from moonjelly.rpc.messages import PlanUpdate
@@ -43,7 +43,16 @@ def own_ms(devices: Iterable[DeviceState]) -> float:
 def budget_of(session: Session, input_sizes: tuple[int, ...], rate_bps: float, own_ms: float) -> tuple[float, ...]:
     """Per variant, what is left of the client's deadline for waiting and inference."""
     frame_bytes = session.sizes.of_variants(input_sizes)
-    return budgets(session.slo_ms, session.fps, frame_bytes, rate_bps, session.rtt_ms, own_ms, session.response_bytes)
+    return budgets(
+        session.slo_ms,
+        session.fps,
+        frame_bytes,
+        rate_bps,
+        session.rtt_ms,
+        own_ms,
+        session.response_bytes,
+        preparation_beyond_ms(session.preparation_ms),
+    )
 
 
 def problem_of(

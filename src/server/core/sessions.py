@@ -65,6 +65,7 @@ class Session:
         rtt_ms: as it reported last.
         sizes: what its frames weigh.
         response_bytes: what an answer to it weighs.
+        preparation_ms: what it takes from capture to sending.
         place: what it has of the plan.
         plan: what it was told of that.
         undelivered: results that ended while it was lost.
@@ -91,6 +92,7 @@ class Session:
     snapshot_bandwidth_bps: float = 0.0
     planned_bandwidth_bps: float = 0.0
     response_bytes: float = DEFAULT_RESPONSE_BYTES
+    preparation_ms: float = 0.0
     sizes: FrameSizes = field(default_factory=FrameSizes)
     undelivered: deque[messages.Result] = field(default_factory=lambda: deque(maxlen=_UNDELIVERED))
 
