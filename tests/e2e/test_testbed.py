@@ -56,6 +56,11 @@ def test_machines_reach_one_another_and_have_no_name_servers(layout: Layout) -> 
     assert (done.stdout.strip(), done.returncode) == ("False", 0), done.stderr
 
 
+def test_machines_never_pace_what_they_send_whatever_the_host_does(layout: Layout) -> None:
+    for role in ("server", "client1"):
+        assert run_on(layout, role, "cat", "/proc/sys/net/ipv4/tcp_congestion_control").stdout.strip() == "reno"
+
+
 def test_manager_logs_in_by_key_with_known_hosts_only(layout: Layout) -> None:
     probe = (
         "import paramiko, sys\n"

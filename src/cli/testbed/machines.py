@@ -22,6 +22,13 @@ _ROOT = Path(__file__).resolve().parents[3]
 _SSHD_READY_S = 10.0
 _NAMESPACES = Path("/run/netns")
 _RESOLVERS = Path("/etc/netns")
+_CONGESTION_SETTING = "/proc/sys/net/ipv4/tcp_congestion_control"
+_CONGESTION_CONTROL = "reno"
+"""Of TCP on every machine, whatever the host's default is.
+
+Reno never paces, and every kernel lets a namespace choose it. BBR, the default of some hosts, now and then takes the
+loopback between a client and the port of its shaped link for a slow network, and holds a frame back for 0.1 s.
+"""
 
 
 class TestbedError(MoonjellyError):
@@ -106,6 +113,7 @@ def _make(layout: Layout) -> Path:
         (resolver / "hosts").write_text(_hosts_text(layout), encoding="utf-8")
         _ip("netns", "add", machine.namespace)
         _ip("-n", machine.namespace, "link", "set", "lo", "up")
+        _run(command_in(machine, ["sh", "-c", f"echo {_CONGESTION_CONTROL} > {_CONGESTION_SETTING}"]))
     _cable(layout)
     _keys(layout)
     for machine in layout.machines:
