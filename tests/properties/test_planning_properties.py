@@ -86,3 +86,20 @@ def test_a_filled_device_holds_its_load_and_takes_no_client_twice(problem: Probl
     used = [tables.lanes[lane].max_batch[one] for one, count in enumerate(taken) if count]
     assert not used or load <= tables.lanes[lane].capacity[min(used)]
     assert math.fsum(count * true for count, true in zip(taken, tables.true_rate, strict=True)) <= load + 1e-9
+
+
+@settings(relaxed, max_examples=200)
+@given(problem=problems(), data=st.data())
+def test_filling_is_given_up_only_where_it_would_not_reach_what_is_asked(problem: Problem, data: st.DataObject) -> None:
+    tables = compile_tables(problem)
+    if not tables.rate:
+        return
+    packer, penalty = Packer(tables), float(max(tables.rate))
+    numbers = st.integers(0, 2 * len(tables.lanes) - 1)
+    lanes = sorted(data.draw(st.lists(numbers, min_size=1, max_size=8)))
+    wanted = bytes(data.draw(st.integers(0, count)) for count in tables.full)
+    filled = packer.fill(lanes, wanted)
+    worth = filled[0] - penalty * sum(filled[1])
+    least = worth + data.draw(st.floats(-2.0, 2.0)) * penalty
+    bounded = packer.fill_above(lanes, wanted, tables.load(wanted), least, penalty)
+    assert bounded == filled or (bounded is None and worth < least)

@@ -14,9 +14,11 @@ clients can add up to; otherwise it is the true throughput, so that rounding nev
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from moonjelly.planning.packing import highest_load
 from moonjelly.planning.program import Floats, Ints, Program, Rows, ints
@@ -48,18 +50,24 @@ class AggregatedModel:
         return counts
 
 
-def build(tables: Tables, *, place_all: bool, tighten: bool = False, bonus: float = 0.0) -> AggregatedModel:
+def build(
+    tables: Tables, *, place_all: bool, strengthen: float = 1.0, tighten: bool = False, bonus: float = 0.0
+) -> AggregatedModel:
     """The aggregated model of a problem.
 
     Args:
         tables: the compiled problem.
         place_all: every client of the tables must be placed; otherwise it may be left out.
+        strengthen: share of the types, the least flexible first, that are strengthened. Only a linear relaxation needs
+            it, for its bound; where to run what is as good from a few, for half the time.
         tighten: lower capacities to loads that clients can add up to: a better bound for more time.
         bonus: worth of a placed client beside its accuracy.
     """
     rows = Rows()
     rate = np.array(tables.rate, np.float64) if tables.on_grid else np.array(tables.true_rate, np.float64)
     count = np.array([len(one) for one in tables.members], np.int64)
+    strong = np.zeros(len(count), bool)
+    strong[np.argsort(tables.flexibility, kind="stable")[: math.ceil(strengthen * len(count))]] = True
     blocks = [_Block(tables, lane, tighten) for lane in tables.lanes]
     xs = sum(len(block.types) for block in blocks)
     x_start, y_start = 0, xs
@@ -68,8 +76,9 @@ def build(tables: Tables, *, place_all: bool, tighten: bool = False, bonus: floa
         y_columns = np.arange(y_start, y_start + len(block.batches))
         x_start, y_start = x_start + len(x_columns), y_start + len(y_columns)
         _add_capacity(rows, block, x_columns, y_columns, rate)
-        if len(x_columns):
-            _add_places(rows, block, x_columns, y_columns, rate, count)
+        chosen = strong[block.types]
+        if chosen.any():
+            _add_places(rows, block, chosen, x_columns[chosen], y_columns, rate, count)
     x_type = ints([block.types for block in blocks])
     x_lane = np.repeat(np.arange(len(blocks)), [len(block.types) for block in blocks])
     y_lane = np.repeat(np.arange(len(blocks)), [len(block.batches) for block in blocks])
@@ -119,12 +128,15 @@ def _add_capacity(rows: Rows, block: _Block, x_columns: Ints, y_columns: Ints, r
         )
 
 
-def _add_places(rows: Rows, block: _Block, x_columns: Ints, y_columns: Ints, rate: Floats, count: Ints) -> None:
-    """One row per type: it is placed at most as often as the devices that it allows have whole places for it."""
-    fits = np.floor(block.capacity[None, :] / rate[block.types][:, None] + 1e-9)
-    places = np.minimum(count[block.types][:, None], fits)
+def _add_places(
+    rows: Rows, block: _Block, chosen: NDArray[np.bool_], x_columns: Ints, y_columns: Ints, rate: Floats, count: Ints
+) -> None:
+    """One row per chosen type: it is placed at most as often as the devices that it allows have whole places for it."""
+    types = block.types[chosen]
+    fits = np.floor(block.capacity[None, :] / rate[types][:, None] + 1e-9)
+    places = np.minimum(count[types][:, None], fits)
     present = np.concatenate(
-        [np.ones((len(x_columns), 1), bool), block.batches[None, :] <= block.patience[:, None]], axis=1
+        [np.ones((len(types), 1), bool), block.batches[None, :] <= block.patience[chosen][:, None]], axis=1
     )
     columns = np.concatenate([x_columns[:, None], np.broadcast_to(y_columns, places.shape)], axis=1)
     values = np.concatenate([np.ones((len(x_columns), 1)), -places], axis=1)

@@ -18,6 +18,7 @@ import numpy as np
 from moonjelly.planning.packing import Packer
 
 _DEADLINE_EVERY = 16  # evaluations between two looks at the clock
+_BOUND_FROM = 24  # devices; with fewer, bounding a state costs more than filling them
 _SINGLE_STEPS = (-3, -2, -1, 1, 2, 3)
 
 
@@ -82,10 +83,22 @@ class Annealer:
 
     def rate(self, lanes: Sequence[int], wanted: bytes) -> Solution:
         """What a state is worth for the clients that are ``wanted``."""
-        value, left = self._packer.fill(lanes, wanted)
+        return self._solution(lanes, *self._packer.fill(lanes, wanted))
+
+    def _rate_above(self, lanes: Sequence[int], wanted: bytes, offered: int, least: float) -> Solution | None:
+        """:meth:`rate`, or ``None`` where the score is below ``least``."""
+        if len(lanes) < _BOUND_FROM:
+            tried = self.rate(lanes, wanted)
+        else:
+            filled = self._packer.fill_above(lanes, wanted, offered, least + self._price(lanes), self._penalty)
+            if filled is None:
+                return None
+            tried = self._solution(lanes, *filled)
+        return tried if tried.score >= least else None
+
+    def _solution(self, lanes: Sequence[int], value: float, left: bytes) -> Solution:
         unplaced = sum(left)
-        changed = self._churn * self._changes(lanes) if self._held else 0.0
-        return Solution(tuple(lanes), unplaced, value - self._penalty * unplaced - changed)
+        return Solution(tuple(lanes), unplaced, value - self._penalty * unplaced - self._price(lanes))
 
     def anneal(
         self,
@@ -97,6 +110,7 @@ class Annealer:
     ) -> Solution:
         """Search from ``start`` until the schedule ends, the time is up or the best found is ``enough``."""
         best = current = start
+        offered = self._packer.tables.load(wanted)
         temperature = schedule.hot * self._per_device
         cooling = (schedule.cold / schedule.hot) ** (1.0 / schedule.evaluations)
         draws = rng.random((schedule.evaluations, 5)).tolist()
@@ -109,16 +123,20 @@ class Annealer:
             lanes = self._move(current.lanes, draw)
             if lanes is None:
                 continue
-            tried = self.rate(lanes, wanted)
-            if tried.score >= current.score - temperature * patience[turn]:
+            tried = self._rate_above(lanes, wanted, offered, current.score - temperature * patience[turn])
+            if tried is not None:
                 current = tried
                 if tried.beats(best):
                     best = tried
         return best
 
-    def _changes(self, lanes: Sequence[int]) -> int:
+    def _price(self, lanes: Sequence[int]) -> float:
+        """What the changes against the held lanes must bring."""
+        if not self._held:
+            return 0.0
         lanes = [lane % self._lanes for lane in lanes]
-        return self._held_count - sum(min(count, lanes.count(lane)) for lane, count in self._held)
+        changes = self._held_count - sum(min(count, lanes.count(lane)) for lane, count in self._held)
+        return self._churn * changes
 
     def _move(self, lanes: tuple[int, ...], draw: Sequence[float]) -> list[int] | None:
         """A neighbour of ``lanes``, sorted; ``None`` when the draw leads back to where it is."""

@@ -6,7 +6,7 @@ Policies may round rates to a grid while they search; the checker never does. It
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from moonjelly.errors import ProblemError
@@ -78,7 +78,8 @@ def check(problem: Problem, plan: Plan) -> PlanReport:
         reward += load * profile.accuracy[assignment.variant]
         _check_members(problem, device, assignment, profile, members, load, violations, slack_ms)
     offered = math.fsum(client.fps for client in problem.clients)
-    possible = {client.client_id for client in problem.clients if serves_alone(problem, client)}
+    hosts = _hosts(problem)
+    possible = {client.client_id for client in problem.clients if _serves_alone(problem, hosts, client)}
     return PlanReport(
         violations=tuple(violations),
         effectiveness=len(possible & served) / len(possible) if possible else 1.0,
@@ -91,11 +92,7 @@ def check(problem: Problem, plan: Plan) -> PlanReport:
 
 def serves_alone(problem: Problem, client: Client) -> bool:
     """Whether some device could serve ``client`` were it its only one."""
-    return any(
-        _fits(problem, profile, speed, client)
-        for kind, speed in {(device.kind, device.speed) for device in problem.devices}
-        if (profile := problem.profiles.get((kind, client.group))) is not None
-    )
+    return _serves_alone(problem, _hosts(problem), client)
 
 
 def changes(previous: Plan | None, plan: Plan) -> int:
@@ -105,6 +102,19 @@ def changes(previous: Plan | None, plan: Plan) -> int:
     before = {one.device_id: (one.group, one.variant) for one in previous.assignments}
     return sum(
         one.device_id in before and before[one.device_id] != (one.group, one.variant) for one in plan.assignments
+    )
+
+
+def _hosts(problem: Problem) -> set[tuple[str, float]]:
+    """Kinds and speeds of the devices."""
+    return {(device.kind, device.speed) for device in problem.devices}
+
+
+def _serves_alone(problem: Problem, hosts: Iterable[tuple[str, float]], client: Client) -> bool:
+    return any(
+        _fits(problem, profile, speed, client)
+        for kind, speed in hosts
+        if (profile := problem.profiles.get((kind, client.group))) is not None
     )
 
 

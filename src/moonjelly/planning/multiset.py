@@ -33,6 +33,9 @@ from moonjelly.planning.uniform import best_uniform_lanes
 _MOST = 12.0
 """Times ``churn`` that a change must bring at most: beyond that, resting costs more accuracy than changes are worth."""
 
+_STRENGTHENED = 0.25
+"""Share of the types that are strengthened in the relaxation: as good a start as with all of them."""
+
 
 @dataclass(frozen=True)
 class Multiset:
@@ -149,7 +152,7 @@ class _Search:
             return None
         tables = self._tables
         even = _evened(tables)
-        model = aggregated.build(even, place_all=False, bonus=float(max(even.rate)))
+        model = aggregated.build(even, place_all=False, strengthen=_STRENGTHENED, bonus=float(max(even.rate)))
         solution = highs.solve(model.program, integer=False, time_limit_s=self._relax_limit_s).solution
         if solution is None:
             return None

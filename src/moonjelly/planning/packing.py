@@ -12,11 +12,14 @@ for the devices after it only where other clients remain.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from operator import mul
 from typing import NamedTuple
 
 from moonjelly.planning.tables import Lane, Tables
 
 _MEMORY_LIMIT = 100_000  # remembered steps, a few hundred bytes each
+_ROUNDING = 1e-6  # in units times accuracy: what sums of floats may lose
 
 
 class Row(NamedTuple):
@@ -38,8 +41,8 @@ class Row(NamedTuple):
         return Row(type_index, tables.rate[type_index], capacity, (2 << capacity) - 1, 1 << capacity)
 
 
-_Entry = tuple[int, Row]
-"""The loads that were reachable before a client entered the subset sum, and its row."""
+_Entry = tuple[int, int, Row]
+"""The loads that were reachable before a type entered the subset sum, how many of it did, and its row."""
 
 
 RowOrder = Callable[[Tables, Lane], Sequence[Row]]
@@ -76,6 +79,9 @@ class Packer:
         steps: list[dict[bytes, tuple[int, bytes]]] = [{} for _ in tables.lanes]
         self._steps = 2 * steps
         self._remembered = 0
+        everybody = tables.full
+        self._most = cache(lambda lane: self.step(lane, everybody)[0])
+        self._heaviest = max(tables.rate, default=1)
 
     def fill(self, lanes: Iterable[int], remaining: bytes) -> tuple[float, bytes]:
         """Fill one device per entry of ``lanes``.
@@ -95,6 +101,47 @@ class Packer:
                 known = self._compute(lane, remaining)
             load, remaining = known
             value += load * accuracy[lane]
+        return value, remaining
+
+    def fill_above(
+        self, lanes: Sequence[int], remaining: bytes, offered: int, least: float, penalty: float
+    ) -> tuple[float, bytes] | None:
+        """:meth:`fill`, given up as soon as its worth is known to stay below ``least``.
+
+        The worth is the value less ``penalty`` per client without a place. Its bound: every device that is not filled
+        yet takes the most that it could take of all clients, the least accurate ones what is then left to offer.
+
+        Args:
+            lanes: see :meth:`fill`; by decreasing accuracy.
+            remaining: see :meth:`fill`.
+            offered: load in units of ``remaining``.
+            least: that the worth should reach.
+            penalty: not negative.
+        """
+        steps, accuracy, most = self._steps, self._accuracy, self._most
+        count = len(self.tables.lanes)
+        ranked = lanes if lanes[-1] < count else sorted(lane % count for lane in lanes)
+        loads = list(map(most, ranked))
+        bound = sum(map(mul, loads, map(accuracy.__getitem__, ranked))) - least + _ROUNDING
+        spare = sum(loads) - offered  # beyond what the devices up to ``last`` take
+        last = len(ranked) - 1
+        while spare > loads[last]:
+            spare -= loads[last]
+            bound -= loads[last] * accuracy[ranked[last]]
+            last -= 1
+        value = 0.0
+        for lane in lanes:
+            if bound < (spare * accuracy[ranked[last]] if spare > 0 else penalty * -(spare // self._heaviest)):
+                return None
+            load, remaining = steps[lane].get(remaining) or self._compute(lane, remaining)
+            value += load * accuracy[lane]
+            if short := most(lane) - load:
+                spare -= short
+                bound -= short * accuracy[lane]
+                while spare < 0 and last + 1 < len(ranked):
+                    last += 1
+                    spare += loads[last]
+                    bound += loads[last] * accuracy[ranked[last]]
         return value, remaining
 
     def step(self, lane: int, remaining: bytes) -> tuple[int, bytes]:
@@ -137,37 +184,43 @@ def _reach(rows: Sequence[Row], remaining: bytes) -> tuple[int, list[_Entry]]:
             _, rate, _, mask, full = row
             if reachable >= full:  # capacities only fall from here on: nothing better can follow
                 break
-            while count:
-                count -= 1
+            before, entered = reachable, 0
+            while entered < count:
                 grown = reachable | ((reachable << rate) & mask)
                 if grown == reachable:  # one more of the same type gives nothing new
                     break
-                entries.append((reachable, row))
                 reachable = grown
+                entered += 1
+            entries.append((before, entered, row))
     return reachable, entries
 
 
 def _take_late(reachable: int, entries: Sequence[_Entry], remaining: bytes) -> bytes:
-    """Take the highest load, preferring the clients that entered last."""
+    """Take the highest load, preferring the types that entered last: of each as many as lead to it."""
     load = reachable.bit_length() - 1
     left = bytearray(remaining)
-    for before, (type_index, rate, capacity, _, _) in reversed(entries):
-        if rate <= load <= capacity and before >> (load - rate) & 1:
-            left[type_index] -= 1
-            load -= rate
+    for before, entered, (type_index, rate, capacity, _, _) in reversed(entries):
+        if load <= capacity:
+            taken = min(entered, load // rate)
+            while not before >> (load - taken * rate) & 1:
+                taken -= 1
+            left[type_index] -= taken
+            load -= taken * rate
             if not load:
                 break
     return bytes(left)
 
 
 def _take_early(reachable: int, entries: Sequence[_Entry], remaining: bytes) -> bytes:
-    """Take the highest load, preferring the clients that entered first: a table's usual way back."""
+    """Take the highest load, preferring the types that entered first: a table's usual way back."""
     load = reachable.bit_length() - 1
     left = bytearray(remaining)
-    for before, (type_index, rate, _, _, _) in reversed(entries):
-        if not before >> load & 1:
-            left[type_index] -= 1
-            load -= rate
-            if not load:
-                break
+    for before, _, (type_index, rate, _, _, _) in reversed(entries):
+        taken = 0
+        while not before >> (load - taken * rate) & 1:
+            taken += 1
+        left[type_index] -= taken
+        load -= taken * rate
+        if not load:
+            break
     return bytes(left)

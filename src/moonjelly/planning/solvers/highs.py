@@ -35,6 +35,8 @@ def solve(program: Program, *, integer: bool, time_limit_s: float = math.inf) ->
     solver: Any = cast(Any, highspy).Highs()
     for name, value in (("output_flag", False), ("threads", 1), ("parallel", "off"), ("mip_rel_gap", 0.0)):
         solver.setOptionValue(name, value)
+    if not integer:
+        solver.setOptionValue("presolve", "off")  # takes longer than it saves at these sizes
     if math.isfinite(time_limit_s):
         solver.setOptionValue("time_limit", float(time_limit_s))
     solver.passModel(_lp(highspy, program, integer))
