@@ -34,6 +34,8 @@ _EARLY_S = 0.0005
 """The event loop's timers tick in milliseconds: half of one early is on time on average."""
 _UNPACED_CHUNK_BYTES = 65_536
 _FOR_EVER_S = 1e8
+_CLOSED_STATES = (7, 8)
+"""TCP_CLOSE, after a reset, and TCP_CLOSE_WAIT (Linux, ``net/tcp_states.h``)."""
 _LATEST_TIMER_S = 0.05
 
 log = logging.getLogger(__name__)
@@ -130,6 +132,8 @@ class UserspaceShaper:
                 outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _BUFFER_BYTES)
             try:
                 await link.until_up()
+                if _given_up(inner):
+                    return
                 await loop.sock_connect(outer, self._target)
             except OSError as fault:
                 log.warning("link %s: no connection to %s:%d: %s", link.spec.name, *self._target, fault)
@@ -309,6 +313,11 @@ class _Pipe:
                 self._loop.add_writer(self._sink, self._turn)
             else:
                 self._loop.remove_writer(self._sink)
+
+
+def _given_up(end: socket.socket) -> bool:
+    """Whether the peer has closed its end. Over a real link that was down meanwhile nobody would have heard of it."""
+    return end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _CLOSED_STATES
 
 
 def _listen(host: str) -> socket.socket:

@@ -37,24 +37,12 @@ FALLBACK_INFER_MS = 10.0
 """What a server in a hurry needs at most, with the fastest variant that it has loaded."""
 STALLED_AFTER_MS = 300.0
 PROBE_AFTER_MS = 500.0
-OUTAGE_AFTER_MS = 2_000.0
-"""Nothing heard for this long, with a ping or a frame unanswered: the link is gone. Pings must be more frequent."""
 MAX_UNACKNOWLEDGED_BYTES = 1 << 20
 PADDING_BYTES = 8_000
 """Of a ping that tells bucket and rate apart: a little more than most buckets hold."""
 PADDING_EVERY_MS = 1_000.0
 PADDING_SHARE = 0.05
 """Of the deadline, that a padded ping may take from a frame behind it."""
-
-
-class LinkHealth(enum.Enum):
-    """How the link does."""
-
-    UP = "UP"
-    STALLED = "STALLED"
-    """Answers are overdue: nothing is added to the queue."""
-    OUTAGE = "OUTAGE"
-    """Gone: the client opens a new channel and drops what is unacknowledged."""
 
 
 class SkipReason(enum.Enum):
@@ -134,20 +122,18 @@ class Skip:
     reason: SkipReason
 
 
-def health(link: LinkEstimate, in_flight: Sequence[Unacknowledged], now: ClientInstant) -> LinkHealth:
-    """Judge the link by what was heard last. The session must ping at least every half second.
+def stalled(link: LinkEstimate, in_flight: Sequence[Unacknowledged], now: ClientInstant) -> bool:
+    """Whether answers are overdue, so that nothing is added to the queue.
 
-    A link that was never heard is ``UP``: connecting has its own time-out.
+    A link that was never heard is not judged: connecting has its own time-out. When it is gone,
+    :mod:`moonjelly.outage` says.
     """
-    if OUTAGE_AFTER_MS < link.age_ms < math.inf:
-        return LinkHealth.OUTAGE
-    if in_flight and link.age_ms < math.inf:
-        oldest = in_flight[0]
-        expected_ms = transfer_ms(oldest.size_bytes, link.cautious_bps()) if link.known else 0.0
-        overdue_ms = ns_to_ms(now - oldest.sent) - link.rtt_ms - expected_ms
-        if min(overdue_ms, link.age_ms) > STALLED_AFTER_MS:
-            return LinkHealth.STALLED
-    return LinkHealth.UP
+    if not in_flight or math.isinf(link.age_ms):
+        return False
+    oldest = in_flight[0]
+    expected_ms = transfer_ms(oldest.size_bytes, link.cautious_bps()) if link.known else 0.0
+    overdue_ms = ns_to_ms(now - oldest.sent) - link.rtt_ms - expected_ms
+    return min(overdue_ms, link.age_ms) > STALLED_AFTER_MS
 
 
 def decide(
@@ -174,9 +160,8 @@ def decide(
     """
     if not plan.placed:
         return Skip(SkipReason.REJECTED)
-    state = health(link, in_flight, now)
-    if state is not LinkHealth.UP:
-        return Skip(SkipReason.OUTAGE if state is LinkHealth.OUTAGE else SkipReason.STALLED)
+    if stalled(link, in_flight, now):
+        return Skip(SkipReason.STALLED)
     if not link.known:
         return _first_frame(stream, in_flight, sizes)
     rate_bps = _bounded_rate_bps(link.cautious_bps(CAUTION), link, in_flight, now, doubt=1.0)
@@ -206,6 +191,11 @@ def decide(
     if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
         return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
     return Skip(SkipReason.QUEUE if queue_ms > 0.0 else SkipReason.DEADLINE)
+
+
+def unacknowledged_ms(link: LinkEstimate, in_flight: Sequence[Unacknowledged]) -> float:
+    """What the link, as it was measured last, takes for all that is unacknowledged; 0 where it is not known."""
+    return sum(transfer_ms(frame.size_bytes, link.bandwidth_bps) for frame in in_flight) if link.known else 0.0
 
 
 def padding_bytes(stream: Stream, link: LinkEstimate, in_flight: Sequence[Unacknowledged]) -> int:

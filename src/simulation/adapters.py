@@ -6,9 +6,10 @@ from collections import deque
 from dataclasses import replace
 from typing import Protocol
 
-from moonjelly import adaptation, network
-from moonjelly.adaptation import LinkHealth, PlanView, Send, Skip, SkipReason, Stream, Unacknowledged
+from moonjelly import adaptation, network, outage
+from moonjelly.adaptation import PlanView, Send, Skip, SkipReason, Stream, Unacknowledged
 from moonjelly.network import ClockOffset, ErrorBasedFilter, Exchange, FrameSizes, LinkState
+from moonjelly.outage import Silence
 from moonjelly.units import ClientInstant
 
 MAX_OUTSTANDING = 32
@@ -20,9 +21,6 @@ ASSUMED_BPS = 10e6
 class Adapter(Protocol):
     """The deciding part of one client."""
 
-    recovers: bool
-    """Whether it opens a new channel after an outage."""
-
     def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
         """What to do with a frame."""
         ...
@@ -33,6 +31,10 @@ class Adapter(Protocol):
 
     def acknowledged(self, exchange: Exchange) -> None:
         """The oldest unacknowledged frame has been acknowledged."""
+        ...
+
+    def pinged(self, now: ClientInstant) -> None:
+        """A ping has been handed to the stream."""
         ...
 
     def ponged(self, exchange: Exchange) -> None:
@@ -47,8 +49,17 @@ class Adapter(Protocol):
         """The server tells the client's place in the plan."""
         ...
 
-    def health(self, now: ClientInstant) -> LinkHealth:
-        """How the link does."""
+    @property
+    def next_look(self) -> ClientInstant | None:
+        """When :meth:`silent` is next due; ``None``: not before something else is sent."""
+        ...
+
+    def silent(self, now: ClientInstant) -> bool:
+        """Whether the link must be taken to be gone; then a new channel is opened."""
+        ...
+
+    def retry_ms(self, gone_ms: float, now: ClientInstant) -> float:
+        """From one attempt to open a channel to the next, ``gone_ms`` after the last one was given up."""
         ...
 
     def reset(self) -> None:
@@ -63,14 +74,14 @@ class Adapter(Protocol):
 class AdaptiveClient:
     """:mod:`moonjelly.network` and :mod:`moonjelly.adaptation`, wired as the SDK wires them."""
 
-    recovers = True
-
     def __init__(self, stream: Stream, view: PlanView) -> None:
         self._stream = stream
         self._view = view
         self._link = LinkState()
         self._sizes = FrameSizes()
         self._in_flight: deque[Unacknowledged] = deque()
+        self._silence = Silence()
+        self._unanswered_pings = 0
 
     def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
         """See :class:`Adapter`."""
@@ -81,15 +92,22 @@ class AdaptiveClient:
         """See :class:`Adapter`."""
         self._sizes = network.observe_size(self._sizes, input_size, quality, size_bytes)
         self._in_flight.append(Unacknowledged(size_bytes, now))
+        self._ask(now)
 
     def acknowledged(self, exchange: Exchange) -> None:
         """See :class:`Adapter`."""
         self._in_flight.popleft()
-        self._link = network.observe(self._link, exchange)
+        self._hear(exchange)
+
+    def pinged(self, now: ClientInstant) -> None:
+        """See :class:`Adapter`."""
+        self._unanswered_pings += 1
+        self._ask(now)
 
     def ponged(self, exchange: Exchange) -> None:
         """See :class:`Adapter`."""
-        self._link = network.observe(self._link, exchange)
+        self._unanswered_pings -= 1
+        self._hear(exchange)
 
     def answered(self, next_variant: int) -> None:
         """See :class:`Adapter`."""
@@ -99,13 +117,33 @@ class AdaptiveClient:
         """See :class:`Adapter`."""
         self._view = view
 
-    def health(self, now: ClientInstant) -> LinkHealth:
+    @property
+    def next_look(self) -> ClientInstant | None:
         """See :class:`Adapter`."""
-        return adaptation.health(network.estimate(self._link, now), self._in_flight, now)
+        return self._silence.next_look
+
+    def silent(self, now: ClientInstant) -> bool:
+        """See :class:`Adapter`."""
+        return self._silence.look(now)
+
+    def retry_ms(self, gone_ms: float, now: ClientInstant) -> float:
+        """See :class:`Adapter`."""
+        return outage.retry_after_ms(gone_ms, network.estimate(self._link, now).rtt_ms)
 
     def reset(self) -> None:
         """See :class:`Adapter`."""
         self._in_flight.clear()
+        self._silence.stop()
+        self._unanswered_pings = 0
+
+    def _ask(self, now: ClientInstant) -> None:
+        link = network.estimate(self._link, now)
+        transfer_ms = adaptation.unacknowledged_ms(link, self._in_flight)
+        self._silence.asked(now, outage.outage_after_ms(self._stream.slo_ms, link.rtt_ms, transfer_ms))
+
+    def _hear(self, exchange: Exchange) -> None:
+        self._link = network.observe(self._link, exchange)
+        self._silence.heard(exchange.returned, bool(self._in_flight or self._unanswered_pings))
 
     def report(self, now: ClientInstant) -> tuple[float, float, ClockOffset | None]:
         """See :class:`Adapter`."""
@@ -119,8 +157,6 @@ class JellyfishClient:
     It sends every frame, whatever waits in its uplink, up to 32 unacknowledged ones. Its clock is taken as right: the
     published code compares the clocks of two machines, which a simulation would only punish.
     """
-
-    recovers = False
 
     def __init__(self, stream: Stream, view: PlanView, rtt_ms: float, offset: ClockOffset) -> None:
         self._stream = stream
@@ -150,6 +186,9 @@ class JellyfishClient:
         """See :class:`Adapter`."""
         self._filter = self._filter.step(exchange, self._in_flight.popleft())
 
+    def pinged(self, now: ClientInstant) -> None:
+        """Jellyfish does not ping."""
+
     def ponged(self, exchange: Exchange) -> None:
         """Jellyfish does not ping."""
 
@@ -161,9 +200,18 @@ class JellyfishClient:
         """See :class:`Adapter`."""
         self._view = view
 
-    def health(self, now: ClientInstant) -> LinkHealth:
+    @property
+    def next_look(self) -> ClientInstant | None:
         """Jellyfish does not look."""
-        return LinkHealth.UP
+        return None
+
+    def silent(self, now: ClientInstant) -> bool:
+        """Jellyfish gives no channel up."""
+        return False
+
+    def retry_ms(self, gone_ms: float, now: ClientInstant) -> float:
+        """Never asked for."""
+        return outage.MAX_RETRY_MS
 
     def reset(self) -> None:
         """See :class:`Adapter`."""

@@ -98,8 +98,12 @@ class Engine:
                 self._fleet.ping_received(event, now_ns)
             case events.PongReturned():
                 self._fleet.ponged(event, now_ns)
-            case events.ChannelOpened():
+            case events.LookDue():
+                self._fleet.look(event.client_id, now_ns)
+            case events.ReconnectDue():
                 self._fleet.try_to_open(event.client_id, now_ns)
+            case events.ChannelOpened():
+                self._fleet.opened(event.client_id, now_ns)
             case events.PlanDue():
                 self._server.plan_due(event.number, now_ns)
             case events.PlanMade():

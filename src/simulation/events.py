@@ -99,7 +99,7 @@ class Acknowledged:
 
 @dataclass(frozen=True, slots=True)
 class PingDue:
-    """A client measures its round trip and looks after its link."""
+    """A client measures its round trip, and keeps an answer due."""
 
     client_id: int
     number: int
@@ -122,6 +122,20 @@ class PongReturned:
     channel: int
     sent: ClientInstant
     received: ServerInstant
+
+
+@dataclass(frozen=True, slots=True)
+class LookDue:
+    """A client may have waited for too long for an answer."""
+
+    client_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReconnectDue:
+    """A client attempts to open a new channel."""
+
+    client_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +207,8 @@ Event = (
     | PingDue
     | PingReceived
     | PongReturned
+    | LookDue
+    | ReconnectDue
     | ChannelOpened
     | Decoded
     | DeviceWoken

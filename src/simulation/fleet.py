@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from moonjelly import network
-from moonjelly.adaptation import LinkHealth, Skip
+from moonjelly.adaptation import Skip, SkipReason
 from moonjelly.network import Exchange
 from moonjelly.profiles import Profile
 from moonjelly.telemetry import FrameRow
 from moonjelly.types import Outcome
-from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant, ServerInstant, ms_to_ns
+from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant, ServerInstant, ms_to_ns, ns_to_ms
 from simulation import events
 from simulation.adapters import Adapter
 from simulation.events import Agenda, Frame
@@ -23,8 +23,6 @@ PING_BYTES = 64
 PING_PERIOD_NS = NS_PER_S // 2
 FIRST_PINGS_NS = tuple(range(0, 100 * NS_PER_MS, 20 * NS_PER_MS))
 ACKNOWLEDGE_NS = NS_PER_MS // 10
-RECONNECT_NS = NS_PER_S // 4
-"""Between two attempts to open a new channel."""
 ROUND_TRIPS_TO_CONNECT = 2
 LINGER_NS = NS_PER_S // 2
 """How long a client that captures no more stays for its answers."""
@@ -37,6 +35,8 @@ class SimulatedClient:
     Attributes:
         channel: number of its connection; what belongs to an older one is lost.
         connected: whether it has one.
+        lost_ns: when it gave the last one up.
+        look_ns: when it looks next whether the link is gone; ``None``: nothing is due.
         outstanding: frames without an outcome, by frame id.
         up_ns: when the last message reached the server; a stream keeps its order.
         down_ns: when the last message reached the client.
@@ -47,6 +47,8 @@ class SimulatedClient:
     uplink: Uplink
     channel: int = 0
     connected: bool = True
+    lost_ns: int = 0
+    look_ns: int | None = None
     outstanding: dict[int, Frame] = field(default_factory=dict)
     up_ns: int = 0
     down_ns: int = 0
@@ -126,6 +128,9 @@ class Fleet:
         if frame_id + 1 < spec.frames:
             self._agenda.add(spec.captured_ns(frame_id + 1), events.Captured(client_id, frame_id + 1))
         captured = client.clock(now_ns)
+        if not client.connected:
+            self._log(skipped_row(spec, frame_id, captured, SkipReason.OUTAGE), spec)
+            return
         decision = client.adapter.choose(captured, captured, self._encode_ms(self._sizes[-1]))
         if isinstance(decision, Skip):
             self._log(skipped_row(spec, frame_id, captured, decision.reason), spec)
@@ -160,6 +165,7 @@ class Fleet:
         frame.sent = client.clock(now_ns)
         frame.bandwidth_bps, frame.rtt_ms, frame.offset = client.adapter.report(frame.sent)
         client.adapter.sent(self._sizes[frame.variant], frame.quality, frame.size_bytes, frame.sent)
+        self._arm(client)
         at_ns = client.transmit(now_ns, frame.size_bytes, int(client.spec.up_delay_ns[frame.frame_id]))
         if at_ns is not None:
             self._agenda.add(at_ns, events.Received(frame))
@@ -193,17 +199,12 @@ class Fleet:
         self._log(sent_row(client.spec, frame, self._profile, outcome, now), client.spec)
 
     def ping(self, client_id: int, number: int, now_ns: int) -> None:
-        """Look after the link, and measure it."""
+        """Measure the link, and keep an answer due."""
         client = self._clients[client_id]
         if now_ns < client.spec.leaves_ns and number + 1 >= len(FIRST_PINGS_NS):
             self._agenda.add(now_ns + PING_PERIOD_NS, events.PingDue(client_id, number + 1))
-        if not client.connected:
-            return
-        sent = client.clock(now_ns)
-        if client.adapter.recovers and client.adapter.health(sent) is LinkHealth.OUTAGE:
-            self._lose_channel(client, now_ns)
-            return
-        self._send_ping(client, now_ns)
+        if client.connected:
+            self._send_ping(client, now_ns)
 
     def ping_received(self, ping: events.PingReceived, now_ns: int) -> None:
         """The server answers a ping."""
@@ -219,34 +220,65 @@ class Fleet:
         if pong.channel == client.channel:
             client.adapter.ponged(Exchange(0, pong.sent, pong.received, pong.received, client.clock(now_ns)))
 
+    def look(self, client_id: int, now_ns: int) -> None:
+        """See whether the link has been silent for too long."""
+        client = self._clients[client_id]
+        if client.look_ns != now_ns:
+            return
+        client.look_ns = None
+        if client.adapter.silent(client.clock(now_ns)):
+            self._lose_channel(client, now_ns)
+        else:
+            self._arm(client)
+
     def try_to_open(self, client_id: int, now_ns: int) -> None:
         """Attempt to connect again."""
         client = self._clients[client_id]
         if client.uplink.is_up(now_ns):
-            client.connected = True
-            client.reconnect(now_ns)
             round_trip_ns = int(client.spec.up_delay_ns[0]) + int(client.spec.down_delay_ns[0])
-            self._send_ping(client, now_ns + ROUND_TRIPS_TO_CONNECT * round_trip_ns)
+            self._agenda.add(now_ns + ROUND_TRIPS_TO_CONNECT * round_trip_ns, events.ChannelOpened(client_id))
         elif now_ns < client.spec.leaves_ns:
-            self._agenda.add(now_ns + RECONNECT_NS, events.ChannelOpened(client_id))
+            gone_ms = ns_to_ms(now_ns - client.lost_ns)
+            retry_ns = ms_to_ns(client.adapter.retry_ms(gone_ms, client.clock(now_ns)))
+            self._agenda.add(now_ns + retry_ns, events.ReconnectDue(client_id))
+
+    def opened(self, client_id: int, now_ns: int) -> None:
+        """Go on over a new channel."""
+        client = self._clients[client_id]
+        client.connected = True
+        client.reconnect(now_ns)
+        self._send_ping(client, now_ns)
 
     def finish(self) -> None:
         """What has no answer by now never gets one."""
         for client in self._clients.values():
             self._lose_outstanding(client, "no answer before the end of the run")
 
-    def _send_ping(self, client: SimulatedClient, at_ns: int) -> None:
-        received_ns = client.transmit(at_ns, PING_BYTES, int(client.spec.up_delay_ns[0]))
+    def _send_ping(self, client: SimulatedClient, now_ns: int) -> None:
+        client.adapter.pinged(client.clock(now_ns))
+        self._arm(client)
+        received_ns = client.transmit(now_ns, PING_BYTES, int(client.spec.up_delay_ns[0]))
         if received_ns is not None:
-            ping = events.PingReceived(client.spec.client_id, client.channel, client.clock(at_ns))
+            ping = events.PingReceived(client.spec.client_id, client.channel, client.clock(now_ns))
             self._agenda.add(received_ns, ping)
+
+    def _arm(self, client: SimulatedClient) -> None:
+        """One event for what falls due; replaced only by an earlier one."""
+        due = client.adapter.next_look
+        if due is None:
+            return
+        due_ns = due - client.spec.clock_offset_ns
+        if client.look_ns is None or due_ns < client.look_ns:
+            client.look_ns = due_ns
+            self._agenda.add(due_ns, events.LookDue(client.spec.client_id))
 
     def _lose_channel(self, client: SimulatedClient, now_ns: int) -> None:
         client.channel += 1
         client.connected = False
+        client.lost_ns = now_ns
         client.adapter.reset()
         self._lose_outstanding(client, "the link was lost")
-        self._agenda.add(now_ns, events.ChannelOpened(client.spec.client_id))
+        self._agenda.add(now_ns, events.ReconnectDue(client.spec.client_id))
 
     def _lose_outstanding(self, client: SimulatedClient, reason: str) -> None:
         for frame in client.outstanding.values():

@@ -96,6 +96,14 @@ def test_an_outage_costs_little_more_than_itself() -> None:
     assert summary.lost > 0
 
 
+def test_a_client_is_served_again_soon_after_an_outage_that_tcp_sleeps_over() -> None:
+    """Of a second and a half: the retransmission after it comes another one and a half later."""
+    trace = Trace.uniform("short", [12e6] * 20 + [0.0] * 3 + [12e6] * 17, 0.5)
+    workload, rows, summary = simulate(dataclasses.replace(SMALL, seconds=40.0), trace, OURS)
+    assert summary.miss_rate > 0.07, "the outages themselves"
+    assert study.miss_rate_outside_outages(workload, rows) < 0.02
+
+
 def test_devices_as_profiled_are_never_taken_for_slower() -> None:
     believing = dataclasses.replace(OURS, measures_speed=False)
     assert simulate(SMALL, OUTAGE, OURS)[1] == simulate(SMALL, OUTAGE, believing)[1]

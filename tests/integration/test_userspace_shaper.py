@@ -151,6 +151,19 @@ async def test_an_outage_stops_the_way_back_and_new_connections() -> None:
             writer.close()
 
 
+async def test_who_gives_up_in_an_outage_was_never_there() -> None:
+    spec = LinkSpec("c0", Trace.uniform("test", [0.0, 80e6], 0.5))
+    async with target(echo=True) as server, shaped(server.port, spec) as at:
+        _, given_up = await asyncio.open_connection(*at["c0"])
+        given_up.write(b"old")
+        given_up.close()
+        reader, writer = await asyncio.open_connection(*at["c0"])
+        writer.write(b"new")
+        assert await reader.readexactly(3) == b"new"
+        writer.close()
+    assert server.received == b"new"
+
+
 async def test_a_target_that_is_not_there_ends_the_connection() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

@@ -13,7 +13,6 @@ from moonjelly.adaptation import (
     LATENCY_FACTOR,
     MAX_UNACKNOWLEDGED_BYTES,
     STALLED_AFTER_MS,
-    LinkHealth,
     PlanView,
     Send,
     Skip,
@@ -21,8 +20,9 @@ from moonjelly.adaptation import (
     Stream,
     Unacknowledged,
     decide,
-    health,
     next_variant,
+    stalled,
+    unacknowledged_ms,
 )
 from moonjelly.network import DEFAULT_QUALITY, FrameSizes, LinkEstimate, observe_size, prior_bytes
 from moonjelly.units import ClientInstant, ms_to_ns, transfer_ms
@@ -187,26 +187,28 @@ class TestDecide:
         assert choose(link(), plan=PlanView(False, 0, 0.0, 0.0)) == Skip(SkipReason.REJECTED)
 
 
-class TestHealth:
-    def test_a_link_that_answers_is_up(self) -> None:
-        assert health(link(), (), now()) is LinkHealth.UP
+class TestStalled:
+    def test_a_link_that_answers_is_not(self) -> None:
+        assert not stalled(link(), (), now())
 
     def test_a_link_never_heard_is_not_judged(self) -> None:
-        assert health(LinkEstimate(), (Unacknowledged(1, now(0.0)),), now(60_000.0)) is LinkHealth.UP
+        assert not stalled(LinkEstimate(), (Unacknowledged(1, now(0.0)),), now(60_000.0))
 
     def test_overdue_answers_stall_it(self) -> None:
         waiting = (Unacknowledged(10_000, now(500.0)),)
-        assert health(link(age_ms=480.0), waiting, now()) is LinkHealth.STALLED
+        assert stalled(link(age_ms=480.0), waiting, now())
         assert choose(link(age_ms=480.0), waiting) == Skip(SkipReason.STALLED)
 
     def test_a_slow_frame_is_not_a_stall(self) -> None:
         """100 kB at 1 Mbit/s take 0.8 s."""
         waiting = (Unacknowledged(100_000, now(500.0)),)
-        assert health(link(1e6, age_ms=480.0), waiting, now()) is LinkHealth.UP
+        assert not stalled(link(1e6, age_ms=480.0), waiting, now())
 
-    def test_silence_is_an_outage_within_three_seconds(self) -> None:
-        assert health(link(age_ms=2_900.0), (), now()) is LinkHealth.OUTAGE
-        assert choose(link(age_ms=2_900.0)) == Skip(SkipReason.OUTAGE)
+    def test_what_is_unacknowledged_takes_its_time_on_a_known_link(self) -> None:
+        waiting = (Unacknowledged(10_000, now(500.0)), Unacknowledged(20_000, now(600.0)))
+        assert unacknowledged_ms(link(1e6), waiting) == pytest.approx(240.0)
+        assert unacknowledged_ms(link(1e6), ()) == 0.0
+        assert unacknowledged_ms(LinkEstimate(), waiting) == 0.0
 
 
 class TestNextVariant:
@@ -272,7 +274,7 @@ class TestClosedLoop:
         records = run([20.0, 0.0, 20.0], 5.0)
         assert all(on_time(record) for record in between(records, 12.0, 15.0))
         silent = between(records, 8.0, 10.0)
-        assert all(record.decision == Skip(SkipReason.OUTAGE) for record in silent)
+        assert all(record.decision == Skip(SkipReason.STALLED) for record in silent)
 
     def test_frames_in_flight_stay_few(self) -> None:
         """No more than are captured until the link counts as stalled."""

@@ -33,7 +33,11 @@ DECIDING = [
         for name in ("network", "adaptation", "planning", "dispatching")
         for path in LIBRARY.glob(f"{name}*/**/*.py")
     ),
-    *(path for name in ("network", "adaptation", "placement", "dispatching") for path in LIBRARY.glob(f"{name}.py")),
+    *(
+        path
+        for name in ("network", "adaptation", "outage", "placement", "dispatching")
+        for path in LIBRARY.glob(f"{name}.py")
+    ),
     *(ROOT / "src" / "server" / "core").glob("*.py"),
 ]
 FORBIDDEN_MODULES = {

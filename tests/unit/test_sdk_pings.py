@@ -2,10 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from moonjelly.adaptation import OUTAGE_AFTER_MS, PADDING_EVERY_MS
+from moonjelly.adaptation import PADDING_EVERY_MS
 from moonjelly.rpc.messages import Ping, Pong
 from moonjelly.sdk.pings import SETTLING_PINGS, Pings
-from moonjelly.sdk.silence import Silence
 from moonjelly.units import NS_PER_MS, ClientInstant, ServerInstant, ms_to_ns
 
 START = ClientInstant(1_000_000_000)
@@ -83,17 +82,3 @@ def test_a_new_stream_owes_no_answer_to_the_last_ones_pings() -> None:
     pings.start(at(200))
     assert not pings.unanswered
     assert pings.answered(pong(lost)) == 0
-
-
-def test_silence_lasts_from_the_first_question_or_the_last_answer() -> None:
-    silence = Silence()
-    assert silence.ends is None
-    silence.asked(at(10))
-    silence.asked(at(500))
-    assert silence.ends == at(10 + OUTAGE_AFTER_MS)
-    assert not silence.too_long(at(10 + OUTAGE_AFTER_MS - 1))
-    assert silence.too_long(at(10 + OUTAGE_AFTER_MS))
-    silence.heard(at(600), more_due=True)
-    assert silence.ends == at(600 + OUTAGE_AFTER_MS)
-    silence.heard(at(700), more_due=False)
-    assert not silence.too_long(at(60_000))

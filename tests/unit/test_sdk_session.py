@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from msgspec import structs
 
-from moonjelly.adaptation import OUTAGE_AFTER_MS, PADDING_BYTES, Send
+from moonjelly.adaptation import PADDING_BYTES, Send
 from moonjelly.errors import ProtocolError
+from moonjelly.outage import LOOK_AGAIN_MS, MAX_SILENCE_MS, SILENCE_MS
 from moonjelly.rpc import messages
 from moonjelly.sdk.frames import ANSWER_GRACE_MS
 from moonjelly.sdk.results import EncodedFrame, FrameResult, Withheld
@@ -26,8 +29,8 @@ def at(milliseconds: float) -> ClientInstant:
     return ClientInstant(START + ms_to_ns(milliseconds))
 
 
-def session(welcome: messages.Welcome = WELCOME) -> Session:
-    made = Session(Identity("camera", SLO_MS, 10.0, "default"))
+def session(welcome: messages.Welcome = WELCOME, slo_ms: float = SLO_MS) -> Session:
+    made = Session(Identity("camera", slo_ms, 10.0, "default"))
     assert made.connect(welcome, START) == []
     return made
 
@@ -206,10 +209,46 @@ def test_silence_is_counted_from_the_first_unanswered_message() -> None:
     made.receive(pong(0, server_ns=1), at(10))
     assert not made.silent(at(60_000)), "all was answered"
     departed(made, begun(made, captured=100, now=101), now=110)
-    assert not made.silent(at(110 + OUTAGE_AFTER_MS - 1))
-    assert made.silent(at(110 + OUTAGE_AFTER_MS))
+    gone = 110 + SILENCE_MS + 10, 110 + SILENCE_MS + 10 - LOOK_AGAIN_MS
+    assert not made.silent(at(gone[1])), "it reads once more what has arrived"
+    assert not made.silent(at(gone[0] - 1))
+    assert made.silent(at(gone[0]))
     made.disconnect()
     assert not made.silent(at(60_000))
+
+
+def test_a_frame_that_may_still_be_in_time_is_waited_for() -> None:
+    made = session(slo_ms=1_500.0)
+    departed(made, begun(made), now=2)
+    assert not made.silent(at(1_502 - LOOK_AGAIN_MS))
+    assert made.silent(at(1_502))
+
+
+def test_a_large_frame_has_the_time_that_the_link_takes_for_it() -> None:
+    made = session()
+    first = begun(made)
+    departed(made, first, now=2)
+    made.receive(ack(first), at(102))
+    rate_bps = made.estimate(at(110)).bandwidth_bps
+    large = made.begin(dataclasses.replace(FRAME, data=b"x" * 90_000), at(110), at(110))
+    assert isinstance(large, int)
+    departed(made, large, now=110)
+    least = 110 + SILENCE_MS + 90_000 * 8e3 / rate_bps
+    assert least < 110 + MAX_SILENCE_MS
+    assert not made.silent(at(least - LOOK_AGAIN_MS - 1))
+    assert not made.silent(at(least - 1))
+
+
+def test_what_the_server_has_when_the_session_resumes_is_acknowledged() -> None:
+    """Its acknowledgement went with the old stream: the new one is not stalled by it."""
+    made = session()
+    frame_id = begun(made)
+    departed(made, frame_id)
+    made.disconnect()
+    assert made.connect(structs.replace(WELCOME, resumed=True, last_frame_id=frame_id), at(50)) == []
+    assert made.unacknowledged == []
+    (result,) = made.receive(answer(frame_id), at(60))
+    assert result.outcome is Outcome.ON_TIME
 
 
 def test_the_first_choice_is_small() -> None:

@@ -11,27 +11,24 @@ import enum
 import logging
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError, ConnectionLostError, MoonjellyError, ProtocolError, SessionError
+from moonjelly.outage import retry_after_ms
 from moonjelly.rpc.messages import Bye, ServerMessage, Welcome
 from moonjelly.sdk.backoff import Backoff
 from moonjelly.sdk.results import FrameResult
 from moonjelly.sdk.session import Session
 from moonjelly.sdk.stream import Stream, Target, fault_of
-from moonjelly.units import NS_PER_S, ClientInstant
+from moonjelly.units import NS_PER_S, ClientInstant, ns_to_ms
 
 ATTEMPT_TIMEOUT_S = 2.0
-"""For one hello and its welcome; a link that comes back is tried again with a new socket."""
-RESUME_TIMEOUT_S = 0.6
-"""The same for a session that had a connection: its round trip is known, and a link that has returned answers at once.
-TCP repeats a lost opening only after a second, and then after two."""
-RESUME_ROUND_TRIPS = 8
-"""That resuming may take: TCP, TLS, the stream, hello and welcome, and as many again."""
+"""For one hello and its welcome, of a session that never had a connection."""
 MAX_RETRY_S = 0.75
-"""From one attempt's begin to the next: a link that returns is found within a second."""
+"""From one attempt's begin to the next, for such a session; others: :func:`moonjelly.outage.retry_after_ms`."""
 CLOSE_TIMEOUT_S = 2.0
 """How long :meth:`Connection.close` waits for the answers that are still due."""
 
@@ -90,6 +87,7 @@ class Connection:
         self._wake_writer = asyncio.Event()
         self._silent = asyncio.Event()
         self._registered = asyncio.Event()
+        self._lost_at = self._now()
         self._leaving = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: ClientInstant | None = None
@@ -164,8 +162,8 @@ class Connection:
 
     async def _supervise(self) -> None:
         """Keep one stream up until closed, refused, or out of time."""
-        backoff = Backoff(limit_s=MAX_RETRY_S)
-        lost_at = self._now()
+        backoff = Backoff()
+        self._lost_at = self._now()
         shares = np.random.default_rng()
         while True:
             begun = self._now()
@@ -182,15 +180,15 @@ class Connection:
             if self._leaving:
                 return
             if self._session.connected:
-                backoff, lost_at = Backoff(limit_s=MAX_RETRY_S), self._now()
-                begun = lost_at
+                backoff, self._lost_at = Backoff(), self._now()
+                begun = self._lost_at
                 self._deliver(self._session.disconnect())
                 self._set_state(ConnectionState.RECONNECTING, str(self._fault))
                 self._arm()
-            if self._registered.is_set() and self._now() - lost_at > self._reconnect_s * NS_PER_S:
+            if self._registered.is_set() and self._now() - self._lost_at > self._reconnect_s * NS_PER_S:
                 self._end(str(self._fault))
                 return
-            backoff = backoff.failed()
+            backoff = replace(backoff.failed(), limit_s=self._retry_s() or MAX_RETRY_S)
             waited_s = (self._now() - begun) / NS_PER_S
             await asyncio.sleep(max(0.0, backoff.delay_s(shares.random()) - waited_s))
 
@@ -218,14 +216,11 @@ class Connection:
 
     async def _welcomed(self, stream: Stream) -> Welcome:
         resuming = self._session.welcome is not None
-        timeout_s = ATTEMPT_TIMEOUT_S
-        if resuming:
-            known_s = RESUME_ROUND_TRIPS * self._session.estimate(self._now()).rtt_ms / 1e3
-            timeout_s = min(max(RESUME_TIMEOUT_S, known_s), ATTEMPT_TIMEOUT_S)
+        timeout_s = self._retry_s() or ATTEMPT_TIMEOUT_S
         try:
             message = await asyncio.wait_for(self._greet(stream), timeout_s)
         except asyncio.TimeoutError:
-            raise ConnectionLostError(f"{self._target.address} did not answer within {timeout_s:.1f} s") from None
+            raise ConnectionLostError(f"{self._target.address} did not answer within {timeout_s:.2g} s") from None
         except SessionError:
             if resuming:
                 raise _ResumeRefusedError from None
@@ -241,6 +236,13 @@ class Connection:
         self._deliver(self._session.connect(message.welcome, now))
         self._deliver(self._session.receive(message, now))
         return message.welcome
+
+    def _retry_s(self) -> float | None:
+        """From one attempt to resume to the next; ``None`` while there is no session, and the round trip is unknown."""
+        if self._session.welcome is None:
+            return None
+        now = self._now()
+        return retry_after_ms(ns_to_ms(now - self._lost_at), self._session.estimate(now).rtt_ms) / 1e3
 
     async def _greet(self, stream: Stream) -> ServerMessage:
         await stream.write(self._session.hello(self._now()))

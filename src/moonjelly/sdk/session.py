@@ -11,15 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from moonjelly import adaptation, network
+from moonjelly import adaptation, network, outage
 from moonjelly.adaptation import Send, Stream, Unacknowledged
+from moonjelly.network import LinkEstimate
+from moonjelly.outage import Silence
 from moonjelly.rpc import messages
 from moonjelly.sdk import outcomes
 from moonjelly.sdk.frames import FrameInFlight, FramesInFlight
 from moonjelly.sdk.pings import Pings
 from moonjelly.sdk.preparation import Preparation
 from moonjelly.sdk.results import EncodedFrame, FrameResult, Withheld
-from moonjelly.sdk.silence import Silence
 from moonjelly.sdk.statistics import Statistics, Tally
 from moonjelly.sdk.terms import Terms, plan_view
 from moonjelly.types import Outcome
@@ -138,6 +139,8 @@ class Session:
         self._pings.start(now)
         self._silence.stop()
         known = welcome.last_frame_id if welcome.resumed else 0
+        for frame in self._frames:
+            frame.acked = frame.acked or frame.frame_id <= known  # its acknowledgement went with the old stream
         reason = "it had not arrived when the connection was lost" if welcome.resumed else "its session was gone"
         return self._lose((frame for frame in self._frames if frame.frame_id > known), reason)
 
@@ -223,7 +226,7 @@ class Session:
         if now >= frame.deadline:
             return self._end(frame, Outcome.SKIPPED, "its deadline passed before the link took it")
         frame.sent, frame.link = now, self.estimate(now)
-        self._silence.asked(now)
+        self._ask(frame.link, now)
         return frame.message(now)
 
     def _stream(self) -> Stream:
@@ -289,19 +292,23 @@ class Session:
         """A ping when one is due."""
         if not self._pings.due(now):
             return None
-        padding_bytes = 0
+        padding_bytes, link = 0, self.estimate(now)
         if self._pings.may_carry_padding(now):
-            padding_bytes = adaptation.padding_bytes(self._stream(), self.estimate(now), self.unacknowledged)
-        self._silence.asked(now)
+            padding_bytes = adaptation.padding_bytes(self._stream(), link, self.unacknowledged)
+        self._ask(link, now)
         return self._pings.send(now, padding_bytes)
 
     def silent(self, now: ClientInstant) -> bool:
-        """Whether the stream has said nothing for too long although it was asked."""
-        return self._silence.too_long(now)
+        """Whether the stream has said nothing for too long although it was asked; see :meth:`Silence.look`."""
+        return self._silence.look(now)
+
+    def _ask(self, link: LinkEstimate, now: ClientInstant) -> None:
+        transfer_ms = adaptation.unacknowledged_ms(link, self.unacknowledged)
+        self._silence.asked(now, outage.outage_after_ms(self.identity.slo_ms, link.rtt_ms, transfer_ms))
 
     def next_instant(self) -> ClientInstant | None:
         """When :meth:`expire`, :meth:`ping` or :meth:`silent` next has something to say."""
-        instants = (self._frames.next_expiry(self._connected), self._pings.next_instant, self._silence.ends)
+        instants = (self._frames.next_expiry(self._connected), self._pings.next_instant, self._silence.next_look)
         return min((instant for instant in instants if instant is not None), default=None)
 
     # -- outcomes ---------------------------------------------------------------------------------------------------
