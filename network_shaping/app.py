@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from moonjelly.errors import ConfigError, MoonjellyError
+from moonjelly import command_line
+from moonjelly.errors import ConfigError
 from moonjelly.telemetry import CsvLog, ShapingRow
 from network_shaping import catalogue, tbf, traces
 from network_shaping.queues import Match, class_of
@@ -268,16 +269,7 @@ async def _until_orphaned(stop: asyncio.Event, parent: int) -> None:
         return
 
 
-def main() -> None:
+def main() -> int:
     """Entry point: an error that the user can mend is one line."""
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    try:
-        app()
-    except MoonjellyError as fault:
-        sys.stderr.write(f"network_shaping: {fault}\n")
-        sys.exit(fault.exit_code)
-    except OSError as fault:
-        if fault.filename is None:  # no path of the user's
-            raise
-        sys.stderr.write(f"network_shaping: {fault.filename}: {fault.strerror}; check or change the path\n")
-        sys.exit(1)
+    return command_line.run(app, "network_shaping")

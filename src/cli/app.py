@@ -8,9 +8,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from typer import Abort, TyperException
-
-from moonjelly.errors import MoonjellyError
+from moonjelly import command_line
 from moonjelly.interrupts import silently_interruptible
 from moonjelly.version import __version__
 
@@ -66,35 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         print(f"moonjelly: no command '{words[0]}'; known: {', '.join(c.name for c in COMMANDS)}", file=sys.stderr)
         return 2
-    try:
-        with silently_interruptible():
-            app = importlib.import_module(command.module).app
-        status = app(args=words[1:], prog_name=f"moonjelly {command.name}", standalone_mode=False)
-    except MoonjellyError as fault:
-        print(f"moonjelly {command.name}: {fault}", file=sys.stderr)
-        return fault.exit_code
-    except TyperException as fault:
-        _explain(f"moonjelly {command.name}", fault)
-        return fault.exit_code
-    except OSError as fault:
-        if fault.filename is None:  # no path of the user's
-            raise
-        print(
-            f"moonjelly {command.name}: {fault.filename}: {fault.strerror}; check or change the path", file=sys.stderr
-        )
-        return 1
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except (KeyboardInterrupt, Abort) as stop:
-        if isinstance(stop.__cause__, EOFError):  # taken for Ctrl-D at a prompt, and nothing here prompts
-            raise stop.__cause__ from None
-        return 130
-    return status if isinstance(status, int) else 0
-
-
-def _explain(command: str, fault: TyperException) -> None:
-    """A wrong option or value in one line; a group without a command has printed its help already."""
-    context = getattr(fault, "ctx", None)
-    path = context.command_path if context is not None else command
-    if fault.format_message():
-        print(f"{path}: {fault.format_message().rstrip('.')}; see {path} --help", file=sys.stderr)
+    with silently_interruptible():
+        app = importlib.import_module(command.module).app
+    return command_line.run(app, f"moonjelly {command.name}", words[1:])

@@ -18,8 +18,8 @@ from client.fleet import Fleet
 from client.process import Descriptors
 from client.progress import Show
 from client.sources import BufferStrategy
+from moonjelly import command_line
 from moonjelly.config import load
-from moonjelly.errors import MoonjellyError
 from moonjelly.sdk.sync import new_event_loop
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -86,11 +86,4 @@ def _run_fleet(options: ClientOptions, descriptors: Descriptors, show: Show) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; a user's error is one line on standard error and its exit status."""
-    try:
-        app(args=None if arguments is None else list(arguments), prog_name="client")
-    except MoonjellyError as fault:
-        print(f"client: {fault}", file=sys.stderr)
-        return fault.exit_code
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    return 0
+    return command_line.run(app, "client", arguments)

@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,12 +13,11 @@ from typing import Annotated, Any
 import typer
 import uvloop
 
-from moonjelly import config
-from moonjelly.errors import MoonjellyError
+from moonjelly import command_line, config
 from server.child import prompt_threads
 from server.config import DEFAULT_PORT, ENVIRONMENT_PREFIX, MAX_SESSIONS, ServerOptions
 from server.report import report
-from server.service import InterruptedStartError, Listening, Service
+from server.service import Listening, Service
 
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="Serve camera streams with end-to-end deadlines."
@@ -134,12 +132,6 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1", "[::1]") or host.startswith("127.")
 
 
-def main() -> None:
+def main() -> int:
     """With the one-line errors and exit codes of :mod:`moonjelly.errors`."""
-    try:
-        app(prog_name="server")
-    except InterruptedStartError as fault:
-        sys.exit(f"moonjelly serve: {fault}")
-    except MoonjellyError as fault:
-        sys.stderr.write(f"moonjelly serve: {fault}\n")
-        sys.exit(fault.exit_code)
+    return command_line.run(app, "moonjelly serve")

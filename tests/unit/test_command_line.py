@@ -17,9 +17,27 @@ from network_shaping import app as shaping
         (["shave"], 2, "moonjelly: no command 'shave'; known: demo, test, "),
         (["shape", "trcae"], 2, "moonjelly shape: No such command 'trcae'"),
         (["shape", "trace"], 2, "moonjelly shape trace: Missing argument 'name'; see moonjelly shape trace --help"),
-        (["shape", "trace", "lte-city", "--seconds", "x"], 2, "moonjelly shape trace: Invalid value for '--seconds': "),
+        (
+            ["shape", "trace", "lte-city", "--seconds", "x"],
+            2,
+            "moonjelly shape trace: Invalid value for '--seconds': 'x'; ",
+        ),
         (["shape", "trace", "lte-city", "--sed", "1"], 2, "moonjelly shape trace: No such option: --sed"),
-        (["shape", "trace", "lte-city", "--seed", "-1"], 2, "moonjelly shape trace: Invalid value for '--seed': "),
+        (
+            ["shape", "trace", "lte-city", "--seed", "-1"],
+            2,
+            "moonjelly shape trace: Invalid value for '--seed': '-1'; ",
+        ),
+        (
+            ["serve", "--port", "abc"],
+            2,
+            "moonjelly serve: Invalid value for '--port': 'abc'; input should be a valid integer",
+        ),
+        (
+            ["simulate", "trace", "--clients", "1.5"],
+            2,
+            "moonjelly simulate trace: Invalid value for '--clients': '1.5'; ",
+        ),
         (["shape", "trace", "nowhere.txt"], 2, "moonjelly shape: 'nowhere.txt' is neither a trace file nor one of "),
     ],
 )
@@ -28,6 +46,24 @@ def test_a_mistake_is_one_line(words: list[str], status: int, text: str, capsys:
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [
+        ("shape trace lte-city --seconds", "x"),
+        ("shape trace lte-city --seed", "-1"),
+        ("serve --port", "abc"),
+        ("simulate trace --clients", "1.5"),
+        ("zoo train --out x --jobs", "0"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_echoed(words: str, value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    *command, option = words.split()
+    assert main([*command, option, value]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f": Invalid value for '{option}': '{value}'; input should be " in line
+    assert line.endswith(" --help")
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
