@@ -153,6 +153,8 @@ class DispatchRow:
     """Factor on the profile that the decision counted with."""
     group: str = DEFAULT_GROUP
     """Model group of the frames."""
+    overdue: str = ""
+    """``client_id:frame_id:queued_ts`` of its frames that were answered before, at their deadline; by spaces."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

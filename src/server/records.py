@@ -83,6 +83,8 @@ class DispatchRecord(msgspec.Struct, frozen=True, array_like=True):
 
     Attributes:
         names: of the variants of the batch's group.
+        overdue: (session, frame, when it entered the queue) of its frames whose rows were written before, when their
+            deadlines passed.
     """
 
     device: int
@@ -100,6 +102,7 @@ class DispatchRecord(msgspec.Struct, frozen=True, array_like=True):
     started_ns: int
     ended_ns: int
     group: str
+    overdue: tuple[tuple[int, int, int], ...] = ()
 
     def row(self) -> DispatchRow:
         """For ``dispatch.csv``."""
@@ -117,6 +120,7 @@ class DispatchRecord(msgspec.Struct, frozen=True, array_like=True):
             fallbacks=" ".join(self.names[variant] for variant in self.fallbacks),
             speed=self.speed,
             group=self.group,
+            overdue=" ".join(f"{session}:{frame}:{queued_ns}" for session, frame, queued_ns in self.overdue),
         )
 
 

@@ -9,8 +9,9 @@ that takes the profile's times, and the time from queue to answer is compared wi
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -96,8 +97,13 @@ def read_recording(folder: Path) -> Recording:
     try:
         frames = list(read_rows(folder / "frame_stats.csv", ServerFrameRow))
         decisions = list(read_rows(folder / "dispatch.csv", DispatchRow))
+        overdue = _overdue(decisions)
     except (OSError, ValueError) as fault:
         raise ReplayError(f"{folder} cannot be replayed: {fault}; give the folder of a server's logs") from None
+    frames = [
+        overdue[row.client_id, row.frame_id].of(row) if (row.client_id, row.frame_id) in overdue else row
+        for row in frames
+    ]
     queued = [row for row in frames if row.queued_ts is not None and row.deadline_ts is not None and not _broken(row)]
     if not queued or not decisions:
         raise ReplayError(f"{folder} holds {len(queued)} queued frames and {len(decisions)} decisions: nothing to do")
@@ -131,7 +137,7 @@ def measured(recording: Recording) -> Distribution:
     """What the recording says."""
     ran = [row for row in recording.frames if row.batch > 0]
     times = [row.waiting_time + row.prediction_time for row in ran]
-    dropped = sum(row.outcome is Outcome.DROPPED for row in recording.frames)
+    dropped = sum(row.outcome is Outcome.DROPPED and not row.batch for row in recording.frames)
     return _distribution(times, dropped)
 
 
@@ -243,6 +249,43 @@ def _plans_of(recording: Recording, profiles: Mapping[str, Profile]) -> dict[str
     return {group: _Plans(profile) for group, profile in profiles.items()}
 
 
+@dataclass(frozen=True, slots=True)
+class _Overdue:
+    """How a frame left its queue that had been answered at its deadline.
+
+    Attributes:
+        queued_ns: when it was ready for the queue.
+        decision: that took it out.
+    """
+
+    queued_ns: int
+    decision: DispatchRow
+
+    def of(self, row: ServerFrameRow) -> ServerFrameRow:
+        """The frame's row as if it had waited for the decision."""
+        return replace(
+            row,
+            queued_ts=self.queued_ns,
+            waiting_time=(self.decision.ts - self.queued_ns) / NS_PER_MS,
+            prediction_time=self.decision.infer_ms,
+            batch=self.decision.batch,
+        )
+
+
+def _overdue(decisions: Sequence[DispatchRow]) -> dict[tuple[int, int], _Overdue]:
+    """By client and frame.
+
+    Raises:
+        ValueError: a cell that does not name frames.
+    """
+    found = {}
+    for row in decisions:
+        for cell in row.overdue.split():
+            client_id, frame_id, queued_ns = map(int, cell.split(":"))
+            found[client_id, frame_id] = _Overdue(queued_ns, row)
+    return found
+
+
 def _broken(row: ServerFrameRow) -> bool:
     """Whether the frame failed before it entered a queue."""
     return row.outcome is Outcome.FAILED and not row.batch
@@ -269,14 +312,14 @@ def _ask_device(
     queues = {group: DeadlineQueue() for group in plans}
     waiting: dict[int, ServerFrameRow] = {}
     withdrawn = _withdrawn(frames, decisions)
-    arrived = 0
+    coming = {group: deque(key for key, frame in enumerate(frames) if frame.group == group) for group in plans}
     mismatches = []
     for row in decisions:
-        while arrived < len(frames) and (frames[arrived].queued_ts or 0) <= row.ts:
-            waiting[arrived] = frames[arrived]
-            queues[frames[arrived].group].push(_queued(arrived, frames[arrived]))
-            arrived += 1
-        queue = queues[row.group]
+        queue, ready = queues[row.group], coming[row.group]
+        # A frame that was ready a moment before a decision may still have been on its way into the queue.
+        while ready and len(queue) < row.queue and (frames[ready[0]].queued_ts or 0) <= row.ts:
+            waiting[ready[0]] = frames[ready[0]]
+            queue.push(_queued(ready[0], frames[ready.popleft()]))
         if not row.planned_batch:
             gone = [key for key in waiting if withdrawn.get(key) == row.ts]
             queue.take(_queued(key, waiting.pop(key)) for key in gone)

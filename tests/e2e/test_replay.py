@@ -9,6 +9,7 @@ import pytest
 
 from moonjelly import dispatching
 from moonjelly.repository import load_zoo
+from moonjelly.telemetry import DispatchRow, read_rows
 from moonjelly.types import DEFAULT_GROUP, Outcome
 from simulation import replay
 from tests.support.serving import jpeg, running_server, welcomed, write_zoo
@@ -46,6 +47,33 @@ async def test_a_live_servers_decisions_come_out_the_same(tmp_path: Path) -> Non
     predicted = replay.predicted(recording, {DEFAULT_GROUP: profile}, dispatching.DEFAULT, 1.0, seed=0)
     assert predicted.ran + predicted.dropped == len(recording.frames)
     assert measured.ran > 0
+
+
+async def flood(port: int, number: int) -> None:
+    """Send far more than a slow device can run, until deadlines have passed while frames waited."""
+    async with welcomed(port, name=f"camera {number}", slo_ms=250.0 + 30.0 * number, fps=3.0) as client:
+        await client.placed()
+        passed, frame_id = 0, 0
+        while passed < 5:
+            burst = range(frame_id + 1, frame_id + 11)
+            for frame_id in burst:
+                await client.frame(frame_id, PICTURE)
+            reasons = [(await client.result(one)).reason for one in burst]
+            passed += sum("its deadline passed" in reason for reason in reasons)
+
+
+async def test_an_overloaded_servers_decisions_come_out_the_same(tmp_path: Path) -> None:
+    """Most deadlines pass while a batch runs: the server answers those frames before the executor lets go of them."""
+    zoo = write_zoo(tmp_path / "zoo", latencies_ms=(60.0, 80.0))
+    with running_server(tmp_path, zoo=zoo) as server:
+        await asyncio.gather(*(flood(server.port, number) for number in range(4)))
+
+    decisions = list(read_rows(tmp_path / "server" / "dispatch.csv", DispatchRow))
+    assert sum(len(row.overdue.split()) for row in decisions) >= 20
+    recording = replay.read_recording(tmp_path / "server")
+    agreement = replay.ask_again(recording, {DEFAULT_GROUP: load_zoo(zoo).profile("paper-gpu")}, dispatching.DEFAULT)
+    assert agreement.decisions > 10
+    assert agreement.mismatches == ()
 
 
 async def test_two_groups_come_out_the_same_while_devices_change_between_them(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ class Answers:
         """Free the slots of an executor's batch and answer what has no answer yet."""
         batch = event.batch
         device = self._devices[batch.device]
-        dropped = 0
+        dropped, overdue = 0, []
         for answer in batch.answers:
             pending = self._frames.settle(answer.key)
             if pending is None:
@@ -50,8 +50,10 @@ class Answers:
             dropped += answer.outcome is Outcome.DROPPED
             if not pending.answered:
                 self._settle(pending, answer, batch, device, now_ns)
+            else:
+                overdue.append((pending.session_id, pending.frame_id, answer.queued_ns))
         if batch.ran or dropped:
-            self._out.append(ev.Record(dispatch_record(batch, dropped, self._names[batch.group])))
+            self._out.append(ev.Record(dispatch_record(batch, dropped, self._names[batch.group], tuple(overdue))))
 
     def _settle(
         self, pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, device: DeviceState, now_ns: int

@@ -57,8 +57,10 @@ def frame_record(
     )
 
 
-def dispatch_record(batch: ipc.Batch, dropped: int, names: tuple[str, ...]) -> DispatchRecord:
-    """One decision of an executor. ``names``: of the variants of the batch's group."""
+def dispatch_record(
+    batch: ipc.Batch, dropped: int, names: tuple[str, ...], overdue: tuple[tuple[int, int, int], ...]
+) -> DispatchRecord:
+    """One decision of an executor. ``names``: of the variants of the batch's group; ``overdue``: see the record."""
     return DispatchRecord(
         device=batch.device,
         names=names,
@@ -75,4 +77,5 @@ def dispatch_record(batch: ipc.Batch, dropped: int, names: tuple[str, ...]) -> D
         started_ns=batch.started_ns,
         ended_ns=batch.ended_ns,
         group=batch.group,
+        overdue=overdue,
     )
