@@ -33,6 +33,8 @@ from moonjelly.planning.uniform import best_uniform_lanes
 _MOST = 12.0
 """Times ``churn`` that a change must bring at most: beyond that, resting costs more accuracy than changes are worth."""
 
+_TOLERANCE = 0.001
+"""Share of the relaxation's bound that is not worth a search: with many devices rounding alone often comes closer."""
 _STRENGTHENED = 0.25
 """Share of the types that are strengthened in the relaxation: as good a start as with all of them."""
 
@@ -113,10 +115,10 @@ class _Search:
 
     def run(self) -> Plan:
         full = self._tables.full
-        start, hot = self._start()
-        ideal = _ideal(self._tables) - 1e-9
+        start, hot, bound = self._start()
+        good = min(_ideal(self._tables) - 1e-9, (1.0 - _TOLERANCE) * bound)
         best = self._annealer.anneal(
-            start, full, self._schedule(hot), self._rng, lambda one: not one.unplaced and one.score >= ideal
+            start, full, self._schedule(hot), self._rng, lambda one: not one.unplaced and one.score >= good
         )
         if not best.unplaced or self._expired():
             return assemble(self._packer, best.lanes)
@@ -126,16 +128,16 @@ class _Search:
     def _schedule(self, hot: float, share: float = 1.0) -> Schedule:
         return Schedule(max(1, round(self._options.evaluations * share)), hot, self._options.cold)
 
-    def _start(self) -> tuple[Solution, float]:
-        """Where to start, and at which temperature."""
+    def _start(self) -> tuple[Solution, float, float]:
+        """Where to start, at which temperature, and a bound of every score."""
         relaxed = self._relaxed() if len(self._tables.problem.devices) >= self._options.relax_from else None
-        base = relaxed if relaxed is not None else best_uniform_lanes(self._packer)
+        base, bound = relaxed or (best_uniform_lanes(self._packer), math.inf)
         start = self._annealer.rate(base, self._tables.full)
         if self._held:
             held = self._annealer.rate(self._held_lanes(base), self._tables.full)
             if not start.beats(held):
                 start = held
-        return start, self._options.hot if relaxed is None else self._options.warm
+        return start, self._options.hot if relaxed is None else self._options.warm, bound
 
     def _held_lanes(self, others: list[int]) -> list[int]:
         """What the devices hold; devices that hold nothing of use take lanes of their class from ``others``."""
@@ -146,23 +148,29 @@ class _Search:
             lanes += held + spare[len(held) :]
         return sorted(lanes)
 
-    def _relaxed(self) -> list[int] | None:
-        """The linear relaxation's devices per lane, rounded; ``None`` where HiGHS is missing or has no time."""
+    def _relaxed(self) -> tuple[list[int], float] | None:
+        """The linear relaxation's devices per lane, rounded, and its bound of the score where all clients are placed.
+
+        ``None`` where HiGHS is missing or has no time; no bound where devices of one kind differ in speed, or where
+        rates are rounded, which scores count and the relaxation does not.
+        """
         if not highs.available() or self._expired():
             return None
         tables = self._tables
         even = _evened(tables)
-        model = aggregated.build(even, place_all=False, strengthen=_STRENGTHENED, bonus=float(max(even.rate)))
-        solution = highs.solve(model.program, integer=False, time_limit_s=self._relax_limit_s).solution
-        if solution is None:
+        bonus = float(max(even.rate))
+        model = aggregated.build(even, place_all=False, strengthen=_STRENGTHENED, bonus=bonus)
+        outcome = highs.solve(model.program, integer=False, time_limit_s=self._relax_limit_s)
+        if outcome.solution is None:
             return None
-        shares = model.devices_per_lane(solution, len(even.lanes))
+        shares = model.devices_per_lane(outcome.solution, len(even.lanes))
         lanes: list[int] = []
         for one, ladder in zip(even.classes, even.lanes_of, strict=True):
             if ladder:
                 seats = apportion([max(float(shares[lane]), 1e-9) for lane in ladder], len(one.positions))
                 lanes += _to_fastest(tables, one.kind, [even.lanes[lane] for lane in ladder], seats)
-        return sorted(lanes)
+        bounded = even is tables and even.on_grid
+        return sorted(lanes), outcome.bound - bonus * sum(even.full) if bounded else math.inf
 
     def _admit(self, plain: Solution) -> tuple[Solution, bytes]:
         """Bisect the number of clients that can all be placed, light ones and among them flexible ones first."""
