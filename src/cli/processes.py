@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import json
@@ -110,35 +111,34 @@ class Children:
             arguments: its command line.
             supervised: give it ``--status-fd`` and ``--start-fd`` too.
         """
-        ready_read, ready_write = os.pipe()
-        ours, theirs = [ready_read], [ready_write]
-        command = [sys.executable, "-m", module, *arguments, "--ready-fd", str(ready_write)]
-        if supervised:
-            status_read, status_write = os.pipe()
-            start_read, start_write = os.pipe()
-            os.set_blocking(status_read, False)
-            ours += [status_read, start_write]
-            theirs += [status_write, start_read]
-            command += ["--status-fd", str(status_write), "--start-fd", str(start_read)]
         log = self._logs / f"{name}.log"
         environment = {**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}{os.pathsep}{_ROOT}"}
-        with log.open("wb") as errors:
+        ours, theirs = {}, {}
+        with contextlib.ExitStack() as of_child, contextlib.ExitStack() as unless_started:
+            for pipe in ("ready", "status", "start") if supervised else ("ready",):
+                read, write = os.pipe()
+                ours[pipe], theirs[pipe] = (write, read) if pipe == "start" else (read, write)
+                unless_started.callback(os.close, ours[pipe])
+                of_child.callback(os.close, theirs[pipe])
+            command = [sys.executable, "-m", module, *arguments]
+            command += [word for pipe, end in theirs.items() for word in (f"--{pipe}-fd", str(end))]
+            errors = of_child.enter_context(log.open("wb"))
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
-                pass_fds=theirs,
+                pass_fds=tuple(theirs.values()),
                 env=environment,
                 start_new_session=True,
                 preexec_fn=functools.partial(_die_with, os.getpid()),  # noqa: PLW1509 - the demo has no threads when it starts children
             )
-        for descriptor in theirs:
-            os.close(descriptor)
-        child = Child(name, process, log, os.fdopen(ours[0], "rb", buffering=0))
+            unless_started.pop_all()
+        child = Child(name, process, log, os.fdopen(ours["ready"], "rb", buffering=0))
         if supervised:
-            child.status = os.fdopen(ours[1], "rb", buffering=0)
-            child.start = os.fdopen(ours[2], "wb", buffering=0)
+            os.set_blocking(ours["status"], False)
+            child.status = os.fdopen(ours["status"], "rb", buffering=0)
+            child.start = os.fdopen(ours["start"], "wb", buffering=0)
         self._children.append(child)
         return child
 

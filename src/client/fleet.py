@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -84,15 +85,18 @@ class Fleet:
 
     async def _start(self, camera: Camera) -> _Member:
         directory = self._options.out / "logs" / "client" / f"host_{camera.client_id}"
-        pipes = {name: os.pipe() for name in ("ready", "status", "start", "lifeline")}
-        theirs = {name: pipe[name in ("ready", "status")] for name, pipe in pipes.items()}
-        ours = {name: pipe[name not in ("ready", "status")] for name, pipe in pipes.items()}
-        command = [sys.executable, "-m", "client", *_arguments(self._options, camera, directory)]
-        command += [word for name, end in theirs.items() for word in (f"--{name}-fd", str(end))]
         source = Path(__file__).resolve().parents[1]
         environment = {**os.environ, "MOONJELLY_CLIENT_TOKEN": self._options.token}
         environment["PYTHONPATH"] = os.pathsep.join((str(source), str(source.parent)))
-        try:
+        ours, theirs = {}, {}
+        with contextlib.ExitStack() as of_child, contextlib.ExitStack() as unless_started:
+            for name in ("ready", "status", "start", "lifeline"):
+                read, write = os.pipe()
+                ours[name], theirs[name] = (read, write) if name in ("ready", "status") else (write, read)
+                unless_started.callback(os.close, ours[name])
+                of_child.callback(os.close, theirs[name])
+            command = [sys.executable, "-m", "client", *_arguments(self._options, camera, directory)]
+            command += [word for name, end in theirs.items() for word in (f"--{name}-fd", str(end))]
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -100,9 +104,7 @@ class Fleet:
                 env=environment,
                 start_new_session=True,  # Ctrl-C comes to the parent alone, which passes it on
             )
-        finally:
-            for end in theirs.values():
-                os.close(end)
+            unless_started.pop_all()
         ready, status = await _reader(ours["ready"]), await _reader(ours["status"])
         return _Member(camera, directory, process, ready, status, ours["start"], ours["lifeline"])
 

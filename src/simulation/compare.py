@@ -11,7 +11,7 @@ import numpy as np
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError
 from moonjelly.planning import check, create_policy
-from moonjelly.planning.exact import solve
+from moonjelly.planning.exact import require_solver, solve
 from moonjelly.planning.instances import random_problem
 from moonjelly.profiles import Profile
 from moonjelly.units import NS_PER_MS
@@ -56,6 +56,7 @@ class ComparisonOptions:
     def __post_init__(self) -> None:
         for policy in self.policies:
             create_policy(policy)  # an unknown one, or an impossible option, is told before anything is measured
+        require_solver(self.solver)
         if self.instances < 1:
             raise ConfigError(f"'instances' = {self.instances}; at least one is needed")
 

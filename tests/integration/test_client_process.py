@@ -15,7 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-from client.process import final_line
+from client.config import ClientOptions
+from client.fleet import Fleet
+from client.process import Descriptors, final_line
 from client.records import JsonArrayFile
 from moonjelly.rpc import serving_pb2 as pb
 from moonjelly.telemetry import SCHEMA_VERSION, FpsRow, FrameRow, read_rows
@@ -394,3 +396,14 @@ def test_the_final_line() -> None:
     outcomes = dict.fromkeys(Outcome, 0) | {Outcome.ON_TIME: 97, Outcome.LATE: 2, Outcome.LOST: 1}
     statistics = Statistics(100, 100, outcomes, 20.0, 80.4, 0, 0)
     assert final_line(statistics) == "97 of 100 frames on time, 3.00 % missed (2 late, 1 lost), p99 80 ms"
+
+
+def test_a_fleet_that_cannot_start_a_client_leaves_no_pipe_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    fleet = Fleet(ClientOptions(server="127.0.0.1:1", clients=2, out=tmp_path), Descriptors(), print)
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        asyncio.run(fleet.run())
+    assert set(os.listdir("/proc/self/fd")) == before

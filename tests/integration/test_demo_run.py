@@ -18,7 +18,7 @@ from rich.console import Console
 from cli import processes
 from cli.demo import live, run
 from cli.demo.settings import DemoSettings
-from cli.processes import Child
+from cli.processes import Child, Children
 from cli.terminal import PIPE_WIDTH
 from experiment_manager import agent
 from moonjelly.errors import ConfigError, TraceError, ZooError
@@ -110,3 +110,11 @@ def test_a_child_whose_parent_went_before_it_could_be_bound_to_it_does_nothing(
 
     assert start(os.getpid()) == (0, b"runs\n")
     assert start(os.getpid() + 1) == (1, b"")
+
+
+def test_a_child_that_cannot_be_started_leaves_no_pipe_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "nowhere"))
+    with Children(tmp_path) as children, pytest.raises(FileNotFoundError, match="nowhere"):
+        children.start("server", "server", (), supervised=True)
+    assert set(os.listdir("/proc/self/fd")) == before

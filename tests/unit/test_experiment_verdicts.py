@@ -6,6 +6,8 @@ import dataclasses
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -185,3 +187,20 @@ def test_a_narrow_terminal_cuts_the_runs_name_off_not_the_time_left() -> None:
     console.print(progress.make_tasks_table(progress.tasks))
     (line,) = console.file.getvalue().splitlines()  # type: ignore[attr-defined]
     assert "3/24 0:00:00 -:--:-- left a-trace-with" in line
+
+
+def test_a_probe_ends_with_the_connection_that_asked_for_it(tmp_path: Path) -> None:
+    """Also in the middle of an import; that of `grpc` waits for ever here."""
+    package = tmp_path / "src" / "moonjelly"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "version.py").write_text("__version__ = 'any'")
+    waiting = "import threading; print('importing', flush=True); threading.Event().wait()"
+    (tmp_path / "src" / "grpc.py").write_text(waiting)
+    command = [sys.executable, "-c", checks._PROBE, str(tmp_path), str(tmp_path / "work"), ""]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as probe:
+        assert probe.stdout is not None
+        assert probe.stdin is not None
+        assert probe.stdout.readline() == "importing\n"
+        probe.stdin.close()
+        assert probe.wait(timeout=60) == 1

@@ -19,7 +19,7 @@ from moonjelly.training.architectures import ARCHITECTURES, Architecture, defini
 from moonjelly.training.recipes import HELD_OUT, Recipe, full_recipe, part_names, quick_recipe
 from moonjelly.training.samples import SampleOptions, draw_samples
 from moonjelly.training.store import Measured, TrainingFolder, make_plan, read_samples, write_samples
-from moonjelly.training.zoo import LEAST_GAIN, front, variant_name
+from moonjelly.training.zoo import LEAST_GAIN, begin_training, front, variant_name
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
@@ -74,6 +74,23 @@ def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
     (folder.directory / "plan.json").write_text("{")
     with pytest.raises(ZooError, match="is not readable"):
         folder.claim(plan)
+
+
+@pytest.mark.parametrize("theirs", ["notes.txt", "training/notes.txt"])
+def test_a_folder_of_somebody_else_is_refused_and_left_as_it_is(theirs: str, tmp_path: Path) -> None:
+    file = tmp_path / "zoo" / theirs
+    file.parent.mkdir(parents=True)
+    file.write_text("mine")
+    with pytest.raises(ZooError, match=r"no training's; choose"):
+        begin_training(tmp_path / "zoo", quick=True)
+    assert [path for path in (tmp_path / "zoo").rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "mine"
+
+
+def test_a_training_is_begun_in_an_empty_folder_and_gone_on_with(tmp_path: Path) -> None:
+    first, again = begin_training(tmp_path, quick=True), begin_training(tmp_path, quick=True)
+    assert first.stages == again.stages
+    assert [len(stage) for stage in first.stages] == [2, 2]
 
 
 def test_samples_survive_the_disk(tmp_path: Path) -> None:

@@ -127,6 +127,19 @@ def solve(problem: Problem, *, solver: str = "auto", time_limit_s: float = 60.0)
     return Solution(plan, check(problem, plan).accuracy, bound, name, outcome.status, model.program.shape)
 
 
+def require_solver(solver: str) -> None:
+    """Say before any work that a solver cannot be used.
+
+    Raises:
+        ConfigError: there is none of that name.
+        SolverError: it is not installed.
+    """
+    if solver not in SOLVERS:
+        raise ConfigError(f"unknown solver '{solver}'; known: {', '.join(SOLVERS)}")
+    if solver == "cplex":
+        cplex.require()
+
+
 def upper_bound(problem: Problem, *, integer: bool = False, solver: str = "highs", time_limit_s: float = 60.0) -> float:
     """An upper bound of the request-weighted accuracy of every plan; of those that place all where one may exist.
 
@@ -155,8 +168,7 @@ def upper_bound(problem: Problem, *, integer: bool = False, solver: str = "highs
 
 
 def _run(program: Program, solver: str, time_limit_s: float, *, integer: bool = True) -> tuple[str, Outcome]:
-    if solver not in SOLVERS:
-        raise ConfigError(f"unknown solver '{solver}'; known: {', '.join(SOLVERS)}")
+    require_solver(solver)
     if solver == "auto" and cplex.available():
         try:
             return "cplex", cplex.solve(program, integer=integer, time_limit_s=time_limit_s)

@@ -81,7 +81,7 @@ class TrainingFolder:
         """Make the folder, or recognise it as the same training's.
 
         Raises:
-            ZooError: it belongs to another training.
+            ZooError: it belongs to another training, or to somebody else.
         """
         file = self.directory / "plan.json"
         if file.exists():
@@ -95,6 +95,11 @@ class TrainingFolder:
                     "choose another --out, or delete that folder to start anew"
                 )
             return
+        begun = f".{file.name}."  # a claim that was cut off
+        if self.directory.exists() and any(not path.name.startswith(begun) for path in self.directory.iterdir()):
+            raise ZooError(
+                f"{self.directory} holds files that are no training's; choose another --out, or move them away"
+            )
         write_whole(file, msgspec.json.encode(plan))
 
     def samples(self, part: str) -> Path:

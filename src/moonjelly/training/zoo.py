@@ -62,6 +62,12 @@ def begin_training(out: Path, *, seed: int = 0, quick: bool = False) -> ZooTrain
     folder = TrainingFolder(out / WORK_FOLDER)
     if (out / "zoo.toml").exists() and not folder.directory.exists():
         raise ZooError(f"{out} holds a finished zoo; choose another --out, or delete it to train anew")
+    foreign = [] if folder.directory.exists() or not out.exists() else sorted(path.name for path in out.iterdir())
+    if foreign:
+        raise ZooError(
+            f"{out} holds {foreign[0]}, which is no training's; choose a new or an empty folder as --out: "
+            "what is there would be mixed with the zoo"
+        )
     folder.claim(make_plan(recipe, seed, quick))
     base = Task(str(folder.directory), seed, quick)
     draws = tuple(msgspec.structs.replace(base, draw=part) for part in part_names(recipe))

@@ -19,6 +19,16 @@ def available() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in ("docplex", "cplex"))
 
 
+def require() -> None:
+    """Say how to get CPLEX.
+
+    Raises:
+        SolverError: it is not installed.
+    """
+    if not available():
+        raise SolverError("CPLEX is not installed; pip install docplex cplex, or choose solver 'highs'")
+
+
 def solve(program: Program, *, integer: bool, time_limit_s: float = math.inf) -> Outcome:
     """Maximise with one thread.
 
@@ -30,8 +40,7 @@ def solve(program: Program, *, integer: bool, time_limit_s: float = math.inf) ->
     Raises:
         SolverError: CPLEX is missing, refuses the size, or gave up.
     """
-    if not available():
-        raise SolverError("CPLEX is not installed; pip install docplex cplex, or choose solver 'highs'")
+    require()
     from docplex.mp.model import Model
     from docplex.mp.utils import DOcplexException, DOcplexLimitsExceeded
 
