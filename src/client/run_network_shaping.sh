@@ -30,7 +30,10 @@ client_pid=
 coproc SHAPING { exec "${command[@]}"; }
 shaping_pid=$SHAPING_PID
 finish() {
-    [ -z "$client_pid" ] || kill -TERM "$client_pid" 2>/dev/null || true
+    if [ -n "$client_pid" ]; then  # it settles what it has sent over the link, so the link ends after it
+        kill -TERM "$client_pid" 2>/dev/null || true
+        wait "$client_pid" || true
+    fi
     kill -TERM "$shaping_pid" 2>/dev/null || true
     wait "$shaping_pid" || true
 }

@@ -125,6 +125,26 @@ def test_jellyfish_s_shaping_script(root: Path, tmp_path: Path) -> None:
     assert change.actual_bw in (20.0, 15.0, 10.0, 7.5)
 
 
+def test_jellyfish_s_shaping_script_ends_the_client_before_its_link(root: Path, tmp_path: Path) -> None:
+    script, logs = root / "src" / "client" / "run_network_shaping.sh", tmp_path / "host_3"
+    with running_server(tmp_path) as server:
+        variables = {"shaping": "relay", "server_port": str(server.port), "client_args": "--seconds 60"}
+        environment = {**os.environ, **variables, "log_path": str(logs)}
+        running = subprocess.Popen(
+            [str(script), "127.0.0.1", "host_3", "1000", "15", "synthetic", "eth0", "synthetic_trace"],
+            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        stats = logs / "frame_stats.csv"
+        while not (stats.exists() and "ON_TIME" in stats.read_text(encoding="utf-8")):
+            assert running.poll() is None, running.stderr
+            time.sleep(0.05)  # the file of another process has no event to wait for
+        running.terminate()
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 143
+    assert "RECONNECTING" not in said
+    assert (logs / "summary.json").exists()
+
+
 def test_jellyfish_s_shaping_script_passes_errors_on(root: Path, tmp_path: Path) -> None:
     script = root / "src" / "client" / "run_network_shaping.sh"
     usage = subprocess.run([str(script), "127.0.0.1"], capture_output=True, text=True, check=False)
