@@ -17,11 +17,12 @@ import typer
 
 from moonjelly import command_line
 from moonjelly.errors import ConfigError
-from moonjelly.telemetry import CsvLog, ShapingRow
+from moonjelly.telemetry import CsvLog, ShapingRow, set_aside
 from network_shaping import catalogue, tbf, traces
 from network_shaping.queues import Match, class_of
 from network_shaping.userspace import LinkSpec, UserspaceShaper
 
+_LOG = "shaping.csv"
 _PARENT_CHECK_S = 0.25
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -57,7 +58,7 @@ def relay(
     """Shape without root: one local port per link, relayed to the target."""
     names = [*(link or []), *_numbered(clients, trace)]
     links = _links(names, downlink or [], seed, seconds, delay_ms, burst_bytes)
-    shaping_log = CsvLog(out / "shaping.csv", ShapingRow) if out else None
+    shaping_log = _shaping_log(out) if out else None
     shaper = UserspaceShaper(_address(target), links, shaping_log, host)
     try:
         asyncio.run(_serve(shaper, ready_fd))
@@ -104,7 +105,7 @@ def tc(
         raise ConfigError(
             "how are the links' packets told apart? give --target HOST:PORT, or --to or --match for every link"
         )
-    shaping_log = CsvLog(out / "shaping.csv", ShapingRow) if out else None
+    shaping_log = _shaping_log(out) if out else None
     shaped = [tbf.TbfLink(spec.name, _uplink(spec), matches.get(spec.name, ())) for spec in links]
     fronts = [LinkSpec(spec.name, None, priority=class_of(index)) for index, spec in enumerate(links)]
     front = UserspaceShaper(_address(target), fronts, host=host) if target else None
@@ -146,6 +147,11 @@ def describe(
         f"{name}: {made.duration_s:.0f} s, mean {made.mean_bps / 1e6:.2f} Mbit/s, "
         f"{min(made.rates_bps) / 1e6:.2f} to {max(made.rates_bps) / 1e6:.2f}, outages {outage_s:.0f} s"
     )
+
+
+def _shaping_log(directory: Path) -> CsvLog[ShapingRow]:
+    set_aside(directory, (_LOG,))
+    return CsvLog(directory / _LOG, ShapingRow)
 
 
 def _matches(texts: list[str], links: list[str]) -> dict[str, tuple[Match, ...]]:

@@ -10,6 +10,7 @@ import pandas as pd
 
 from moonjelly.errors import MoonjellyError
 from moonjelly.summary import ANSWERED
+from moonjelly.telemetry import EARLIER
 from moonjelly.types import Outcome
 from plots.stages import STAGES
 
@@ -123,7 +124,8 @@ def read_server(run: Path) -> pd.DataFrame:
 
 def read_links(run: Path) -> dict[int, pd.DataFrame]:
     """Client id to the changes of its link's rate, in Mbit/s; empty where nothing was shaped."""
-    tables = [pd.read_csv(path) for path in sorted((run / "logs" / "network").rglob("shaping.csv"))]
+    logs = sorted((run / "logs" / "network").rglob("shaping.csv"))
+    tables = [pd.read_csv(path) for path in logs if _is_kept(path.relative_to(run))]
     found = {}
     for link, mine in pd.concat(tables).groupby("link") if tables else ():
         number = str(link).rpartition("-")[2]
@@ -179,5 +181,5 @@ def _is_clients(path: Path) -> bool:
 
 
 def _is_kept(path: Path) -> bool:
-    """Whether a file is not of an attempt that was given up."""
-    return not any(part.startswith("attempt-") for part in path.parts)
+    """Whether a file is not of an attempt that was given up, nor of a run before the one that is here."""
+    return not any(part.startswith(("attempt-", EARLIER)) for part in path.parts)

@@ -84,7 +84,7 @@ class Fleet:
         return self._stop.exit_status if self._stop.event.is_set() else max(statuses, default=0)
 
     async def _start(self, camera: Camera) -> _Member:
-        directory = self._options.out / "logs" / "client" / f"host_{camera.client_id}"
+        directory = self._options.out / f"host_{camera.client_id}"
         source = Path(__file__).resolve().parents[1]
         environment = {**os.environ, "MOONJELLY_CLIENT_TOKEN": self._options.token}
         environment["PYTHONPATH"] = os.pathsep.join((str(source), str(source.parent)))

@@ -11,7 +11,7 @@ from typing import Any
 
 from moonjelly.detection.coco import CocoImage, to_results
 from moonjelly.sdk import FrameResult
-from moonjelly.telemetry import CsvLog, FpsRow, FrameRow
+from moonjelly.telemetry import CsvLog, FpsRow, FrameRow, set_aside
 from moonjelly.types import Outcome
 
 WRITE_EVERY_S = 0.1
@@ -94,7 +94,7 @@ class Records:
     source that is shown again apart. Only frames answered on time have any.
 
     Args:
-        directory: made if absent; files of the same names are replaced.
+        directory: made if absent; what an earlier client left there is set aside.
         client_id: for the rows.
         slo_ms: for the rows.
         classes: number of classes of the zoo.
@@ -102,6 +102,7 @@ class Records:
 
     def __init__(self, directory: Path, client_id: int, slo_ms: float, classes: int) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        set_aside(directory, ("frame_stats.csv", "fps.csv", "detections.json", "client.json", "summary.json"))
         self._category_ids = range(classes)
         self._client_id = client_id
         self._slo_ms = slo_ms

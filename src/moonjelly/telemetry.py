@@ -22,6 +22,8 @@ from moonjelly.types import DEFAULT_GROUP, Outcome
 
 SCHEMA_VERSION = 1
 """Of the CSV files, ``summary.json`` and ``client.json``; grows when a reader of the old one would misread the new."""
+EARLIER = "earlier-"
+"""Begins the name of a folder that holds an earlier run's files; a number follows."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -224,6 +226,36 @@ class CsvLog(Generic[Row]):
     def close(self) -> None:
         """Close the file. Idempotent."""
         self._file.close()
+
+
+def set_aside(directory: Path, names: Iterable[str]) -> Path | None:
+    """Move an earlier run's files into ``earlier-<n>`` beside them, so that a new run in this place costs no rows.
+
+    A run none of whose CSV files has a row is not kept: its files are left to be replaced.
+
+    Args:
+        directory: where the new run will write.
+        names: the files of one run; those that are absent are passed over.
+
+    Returns:
+        Where they are now; ``None``: there was nothing to keep.
+    """
+    files = [path for name in names if (path := directory / name).is_file()]
+    if not any(_has_rows(path) for path in files if path.suffix == ".csv"):
+        return None
+    ends = (place.name.removeprefix(EARLIER) for place in directory.glob(f"{EARLIER}*"))
+    taken = [int(end) for end in ends if end.isdecimal()]
+    kept = directory / f"{EARLIER}{max(taken, default=0) + 1}"
+    kept.mkdir()
+    for path in files:
+        path.rename(kept / path.name)
+    return kept
+
+
+def _has_rows(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.readline()
+        return bool(file.readline())
 
 
 def _keep_whole_lines(path: Path) -> int:

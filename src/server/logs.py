@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from moonjelly.errors import ConfigError
-from moonjelly.telemetry import CsvLog, DispatchRow, PlanRow, ServerFrameRow
+from moonjelly.telemetry import CsvLog, DispatchRow, PlanRow, ServerFrameRow, set_aside
 from server import ipc
 from server.channel import Channel, inherited
 from server.processes import ProcessLink, Restarts, StartError
@@ -30,6 +30,7 @@ _FILES: dict[type[Any], str] = {
     PlanRow: "plans.csv",
     DispatchRow: "dispatch.csv",
 }
+SUMMARY_FILE = "summary.json"
 _GATHER_S = 0.03
 _ROWS_PER_MESSAGE = 128
 """So many take the endpoint less than 0.1 ms."""
@@ -46,7 +47,7 @@ class LogWriter:
     """The endpoint's side.
 
     Args:
-        directory: of the files; made when missing.
+        directory: of the files; made when missing. What an earlier server left there is set aside.
 
     Raises:
         ConfigError: it cannot be made.
@@ -55,6 +56,7 @@ class LogWriter:
     def __init__(self, directory: Path) -> None:
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            set_aside(directory, (*_FILES.values(), SUMMARY_FILE))
         except OSError as fault:
             raise ConfigError(f"logs cannot go to {directory}: {fault}; choose another place with --out") from fault
         self._directory = directory

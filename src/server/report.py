@@ -16,8 +16,7 @@ from moonjelly.version import __version__
 from server.config import ServerOptions
 from server.core import Core
 from server.core.sessions import Statistics
-
-SUMMARY_FILE = "summary.json"
+from server.logs import SUMMARY_FILE
 
 
 def report(core: Core, options: ServerOptions, seconds: float) -> None:

@@ -43,7 +43,7 @@ def test_a_fleet_is_served_and_both_sides_tell_the_same_story(tmp_path: Path) ->
     rows = [
         row
         for number in range(3)
-        for row in read_rows(tmp_path / "run" / "logs" / "client" / f"host_{number}" / "frame_stats.csv", FrameRow)
+        for row in read_rows(tmp_path / "run" / f"host_{number}" / "frame_stats.csv", FrameRow)
     ]
     sent = [row for row in rows if row.send_ts is not None]
     with (server.out / "frame_stats.csv").open(newline="") as file:

@@ -285,6 +285,7 @@ class TestStopping:
 
 class TestRunSh:
     def test_run_sh_starts_with_jellyfishs_defaults_and_stops_by_sigterm(self, root: Path, tmp_path: Path) -> None:
+        (tmp_path / "plans.csv").write_text("run\n7\n")
         read_fd, write_fd = os.pipe()
         process = subprocess.Popen(
             [root / "src" / "server" / "run.sh", "--ready-fd", str(write_fd)],
@@ -298,6 +299,7 @@ class TestRunSh:
         with open(read_fd, encoding="utf-8") as ready:
             line = json.loads(ready.readline())
         assert line["pid"] == process.pid
+        assert psutil.Process(process.pid).name() == "run.sh", "what 'pkill run.sh' of its README looks for"
         assert line["device_kinds"] == ["reference-gpu"]
         family = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)
@@ -307,6 +309,7 @@ class TestRunSh:
         assert not psutil.wait_procs(family, timeout=60)[1]
         with (tmp_path / "plans.csv").open() as plans:
             assert next(csv.reader(plans))[:3] == ["run", "ts", "trigger"]
+        assert (tmp_path / "earlier-1" / "plans.csv").read_text() == "run\n7\n", "of the server before"
 
 
 async def test_a_simulated_device_answers_with_what_real_models_saw(tmp_path: Path) -> None:

@@ -292,7 +292,7 @@ async def test_a_fleet_is_one_process_per_client_and_one_summary(server: StubSer
     pids = {hello.name for hello in server.hellos}
     assert pids == {"client-7", "client-8", "client-9"}
     for client_id in (7, 8, 9):
-        assert (tmp_path / "logs" / "client" / f"host_{client_id}" / "frame_stats.csv").exists()
+        assert (tmp_path / f"host_{client_id}" / "frame_stats.csv").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

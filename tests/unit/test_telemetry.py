@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from moonjelly import telemetry
 from moonjelly.errors import SchemaError
-from moonjelly.telemetry import CsvLog, PlanRow, ServerFrameRow, columns, read_record, read_rows
+from moonjelly.telemetry import CsvLog, FpsRow, PlanRow, ServerFrameRow, columns, read_record, read_rows, set_aside
 from moonjelly.types import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,6 +35,30 @@ def test_a_row_is_on_disk_as_soon_as_it_is_written(tmp_path: Path) -> None:
     log.write(PLAN)
     assert list(read_rows(tmp_path / "plans.csv", PlanRow)) == [PLAN]
     log.close()
+
+
+def test_an_earlier_run_s_files_are_set_aside_together(tmp_path: Path) -> None:
+    names = ("fps.csv", "client.json", "detections.json")
+    kept = []
+    for run in range(3):
+        kept.append(set_aside(tmp_path, names))
+        with closing(CsvLog(tmp_path / "fps.csv", FpsRow)) as log:
+            log.write(FpsRow(1, run, 2, 3, 4, 5))
+        (tmp_path / "client.json").write_text(str(run))
+        (tmp_path / "mine.txt").write_text("mine")
+    assert kept == [None, tmp_path / "earlier-1", tmp_path / "earlier-2"]
+    for run, place in enumerate([*kept[1:], tmp_path]):
+        assert [row.client_id for row in read_rows(place / "fps.csv", FpsRow)] == [run]
+        assert (place / "client.json").read_text() == str(run)
+    assert (tmp_path / "mine.txt").exists()
+
+
+def test_a_run_without_rows_is_not_kept(tmp_path: Path) -> None:
+    assert set_aside(tmp_path / "absent", ("fps.csv",)) is None
+    CsvLog(tmp_path / "fps.csv", FpsRow).close()
+    (tmp_path / "summary.json").write_text("{}")
+    assert set_aside(tmp_path, ("fps.csv", "summary.json")) is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fps.csv", "summary.json"]
 
 
 def test_a_missing_column_is_named(tmp_path: Path) -> None:

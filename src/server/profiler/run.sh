@@ -23,5 +23,5 @@ if [ -z "${zoo:-}" ]; then
         echo "run.sh: YOLOv4's weights are not here (./download_data.sh --yolov4 gets them); profiling '$zoo'" >&2
     fi
 fi
-exec "$python" -m server.profiler --zoo "$zoo" --num-gpus "$num_gpus" --num-dnns "$total_dnns" \
+exec "$python" -m cli.as_script run.sh server.profiler --zoo "$zoo" --num-gpus "$num_gpus" --num-dnns "$total_dnns" \
     --max-batch "$max_batch" --num-batches "$total_batches" --warmup "$warmup" "$@"
