@@ -241,6 +241,10 @@ class _Pipe:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self.ended.done():  # also where the whole shaper is being closed
+            self._set_reading(False)
+            self._set_writing(False)
+            return
         now_s = self._link.now_s()
         try:
             while self._pass_on(now_s) and self._free_s <= now_s + _EARLY_S and self._take(now_s):
