@@ -50,7 +50,7 @@ def load(
     *,
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
-    prefix: str = "MOONJELLY_",
+    prefix: str = "",
     overrides: Mapping[str, Any] | None = None,
 ) -> O:
     """Merge and validate.
@@ -59,22 +59,29 @@ def load(
         options: the role's model.
         file: TOML file, lowest precedence.
         environment: variables; ``PREFIX + KEY.upper()`` sets ``key``.
-        prefix: of those variables.
+        prefix: of those variables; whatever begins with it must be a key.
         overrides: command-line values; ``None`` means "not given".
 
     Raises:
         ConfigError: names the first faulty key, its value and what is allowed.
     """
     merged: dict[str, Any] = read_toml(file) if file is not None else {}
-    for key in options.model_fields:
-        value = (environment or {}).get(prefix + key.upper())
-        if value is not None:
-            merged[key] = value
+    merged.update(_of_environment(options, environment or {}, prefix))
     merged.update({key: value for key, value in (overrides or {}).items() if value is not None})
     try:
         return options.model_validate(merged)
     except ValidationError as fault:
         raise ConfigError(_explain(options, fault)) from None
+
+
+def _of_environment(options: type[Options], environment: Mapping[str, str], prefix: str) -> dict[str, str]:
+    keys = {prefix + key.upper(): key for key in options.model_fields}
+    found = {name: value for name, value in environment.items() if name.startswith(prefix)}
+    for name in found:
+        if name not in keys:
+            known = ", ".join(sorted(key.upper() for key in options.model_fields))
+            raise ConfigError(f"unknown environment variable {name}; after {prefix} comes one of {known}")
+    return {keys[name]: value for name, value in found.items()}
 
 
 def _explain(options: type[Options], fault: ValidationError) -> str:

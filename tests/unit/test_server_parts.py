@@ -235,6 +235,15 @@ class TestOptions:
         options = self.load(zoo=("a", "boats=b"), runtime="simulated", answers=("/here/a.json", "boats=there"))
         assert options.answer_places == {"default": "/here/a.json", "boats": str(Path("there").absolute())}
 
+    def test_a_variable_that_is_no_option_is_named(self) -> None:
+        environment = {"MOONJELLY_SERVER_PROT": "1", "MOONJELLY_DATA": "/data", "MOONJELLY_CLIENT_FPS": "5"}
+        with pytest.raises(
+            ConfigError, match=r"variable MOONJELLY_SERVER_PROT; after MOONJELLY_SERVER_ .* POLICY, PORT,"
+        ):
+            config.load(ServerOptions, environment=environment, prefix="MOONJELLY_SERVER_")
+        del environment["MOONJELLY_SERVER_PROT"]
+        assert config.load(ServerOptions, environment=environment, prefix="MOONJELLY_SERVER_") == ServerOptions()
+
     def test_the_environment_gives_lists_as_text(self) -> None:
         options = config.load(
             ServerOptions, environment={"MOONJELLY_SERVER_SPEEDS": "1,0.5"}, prefix="MOONJELLY_SERVER_"
