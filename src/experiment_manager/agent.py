@@ -36,6 +36,10 @@ from experiment_manager.accounting import Lease, Processor
 _OVER = frozenset({"exited", "vanished", "absent"})
 _REACHED = {"started": _OVER | {"running", "ready"}, "ready": _OVER | {"ready"}, "exited": _OVER}
 _PR_SET_PDEATHSIG = 1
+GRACE_S = 10.0
+"""How long a job may take to end when nobody says otherwise."""
+FULL_BYTES = 1 << 16
+"""A device with less than this left is full."""
 LEASE = "lease"
 """The file in a run's folder that its manager touches, by ``renew``."""
 _SAMPLE_S = 1.0
@@ -107,12 +111,24 @@ def clear(root: Path, prefix: str, grace_s: float) -> list[str]:
 
     It is what a manager does about its own earlier runs that it could not finish.
     """
-    removed = []
-    for place in sorted(root.glob(prefix + "*")):
-        stop([job.parent for job in sorted(place.rglob("job.json"))], grace_s)
-        shutil.rmtree(place)
-        removed.append(place.name)
-    return removed
+    places = sorted(root.glob(prefix + "*"))
+    for place in places:
+        remove(place, grace_s)
+    return [place.name for place in places]
+
+
+def remove(place: Path, grace_s: float) -> None:
+    """Stop every job in a folder, and remove the folder: what still ran there could no longer be found."""
+    stop([job.parent for job in sorted(place.rglob("job.json"))], grace_s)
+    shutil.rmtree(place)
+
+
+def tail(directory: Path, lines: int) -> list[str]:
+    """The last lines of a job's log, and why there may be none: a full disk ends jobs without a word."""
+    said = _text(directory / "log").splitlines()[-lines:]
+    if directory.exists() and shutil.disk_usage(directory).free < FULL_BYTES:
+        said.append(f"no space is left on the device that holds {directory}: free some, or set work_dir")
+    return said
 
 
 def stop(directories: Sequence[Path], grace_s: float) -> list[dict[str, Any]]:
@@ -125,7 +141,8 @@ def stop(directories: Sequence[Path], grace_s: float) -> list[dict[str, Any]]:
             job = _read(directory / "job.json")
             if job is None or not _is_alive(job["pid"], job["started"]):
                 continue
-            (directory / "grace").write_text(str(grace_s), encoding="utf-8")
+            with contextlib.suppress(OSError):  # on a full disk it stops all the same, after the usual grace
+                (directory / "grace").write_text(str(grace_s), encoding="utf-8")
             try:
                 waiting.append(handles.enter_context(os.fdopen(os.pidfd_open(job["pid"]))).fileno())
                 os.kill(job["pid"], signal.SIGTERM)
@@ -176,7 +193,11 @@ def _supervise(directory: Path, command: Sequence[str], ready: bool, hold: bool,
     pipes.wakeup, wakeup_write = os.pipe()
     os.set_blocking(wakeup_write, False)
     signal.set_wakeup_fd(wakeup_write)
-    _write(directory / "job.json", {"command": arguments, "pid": os.getpid(), "started": _start_time(os.getpid())})
+    try:
+        _write(directory / "job.json", {"command": arguments, "pid": os.getpid(), "started": _start_time(os.getpid())})
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)  # a job that nobody could stop must not begin
+        os._exit(1)
     try:
         child = subprocess.Popen(
             arguments,
@@ -225,13 +246,14 @@ def _follow(directory: Path, child: subprocess.Popen[bytes], pipes: Pipes, stopp
             stopping.append(signal.SIGTERM)
         if stopping and kill_at is None:
             child.terminate()
-            kill_at = time.monotonic() + float(_text(directory / "grace") or 10.0)
+            kill_at = time.monotonic() + float(_text(directory / "grace") or GRACE_S)
         if kill_at is not None and time.monotonic() > kill_at:
             _kill_group(child.pid)
     account = processor.told()
     code = child.wait()
     _kill_group(child.pid)
-    _write(directory / "exit.json", {"status": code, "stopped": bool(stopping), "reason": reason, **account})
+    with contextlib.suppress(OSError):  # on a full disk it has vanished, for all that can be told
+        _write(directory / "exit.json", {"status": code, "stopped": bool(stopping), "reason": reason, **account})
 
 
 def _die_with(parent: int) -> None:
@@ -323,12 +345,12 @@ def perform(words: Sequence[str]) -> Any:
     if options.verb == "clear":
         return clear(options.directory, options.prefix, options.timeout_s)
     if options.verb == "tail":
-        return _text(options.directory / "log").splitlines()[-options.lines :]
+        return tail(options.directory, options.lines)
     if options.verb == "renew":
         options.directory.mkdir(parents=True, exist_ok=True)
         return (options.directory / LEASE).touch()
     if options.verb == "remove":
-        return shutil.rmtree(options.directory)
+        return remove(options.directory, GRACE_S)
     return status(options.directory)
 
 
@@ -347,14 +369,14 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--lines", type=int, default=5)
         if verb == "clear":
             sub.add_argument("--prefix", required=True)
-            sub.add_argument("--timeout-s", type=float, default=10.0)
+            sub.add_argument("--timeout-s", type=float, default=GRACE_S)
     for verb in ("wait", "go", "stop"):
         sub = verbs.add_parser(verb)
         sub.add_argument("directories", type=Path, nargs="+")
         if verb == "wait":
             sub.add_argument("--for", dest="wanted", choices=("ready", "exited"), required=True)
         if verb != "go":
-            sub.add_argument("--timeout-s", type=float, default=10.0)
+            sub.add_argument("--timeout-s", type=float, default=GRACE_S)
     return parser
 
 

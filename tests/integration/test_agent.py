@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from cli.testbed import machines
 from experiment_manager import agent
 
 
@@ -158,6 +159,45 @@ def test_clear_stops_and_removes_only_what_is_its_own(tmp_path: Path) -> None:
         time.sleep(0.01)
     assert ask("status", str(other))["state"] == "ready"
     ask("stop", str(other))
+
+
+@pytest.mark.netns
+def test_a_full_disk_leaves_no_job_running_and_is_named(tmp_path: Path) -> None:
+    """The disk fills while a job runs: its supervisor can write neither a grace nor how it ended."""
+    if machines.problems():
+        pytest.skip("a small disk of one's own needs the rights that a testbed needs")
+    body = """
+import sys
+from pathlib import Path
+from experiment_manager import agent
+place = Path(sys.argv[1])
+command = [sys.executable, "-c", "print('up', flush=True); __import__('signal').pause()"]
+agent.perform(["start", str(place / "run" / "jobs" / "one"), "--", *command])
+try:
+    (place / "filler").write_bytes(bytes(1 << 20))
+except OSError:
+    pass
+print(agent.perform(["tail", str(place / "run" / "jobs" / "one")])[-1])
+try:
+    agent.perform(["start", str(place / "run" / "jobs" / "two"), "--", *command])
+except OSError as fault:
+    print("two:", fault.strerror)
+pid = agent._read(place / "run" / "jobs" / "one" / "job.json")["pid"]
+child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+agent.perform(["remove", str(place / "run")])
+def runs(one):
+    try:
+        return Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+print("left:", [one for one in (pid, *child) if runs(one)], (place / "run").exists())
+"""
+    script = 'mount -t tmpfs -o size=128k none "$0" && exec "$@"'
+    inside = ["unshare", "-m", "sh", "-c", script, str(tmp_path), sys.executable, "-c", body, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(inside, capture_output=True, text=True, check=False, timeout=90, env=environment)
+    assert f"no space is left on the device that holds {tmp_path}/run/jobs/one" in done.stdout, done.stderr
+    assert done.stdout.splitlines()[-1] == "left: [] False"
 
 
 def test_an_unknown_job_is_absent(tmp_path: Path) -> None:
