@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import subprocess
@@ -12,8 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from server.channel import Channel, pair
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +30,10 @@ class Child:
             self.process.wait()
 
 
-def start(module: str, pass_fds: tuple[int, ...] = ()) -> Child:
+def start(module: str, pass_fds: tuple[int, ...] = (), *, bound: bool = True) -> Child:
     """``python -m module FD PARENT`` with one end of a fresh channel as descriptor ``FD``.
+
+    A ``bound`` child is killed with its parent; another one ends when it has read all that the parent had sent.
 
     The parent drains on SIGTERM or Ctrl-C, which a terminal sends to the whole group; children end when their channel
     does. So they hear neither, from before their first instruction on: a mask is inherited.
@@ -44,7 +43,14 @@ def start(module: str, pass_fds: tuple[int, ...] = ()) -> Child:
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(theirs.fileno()), str(os.getpid())],
+            [
+                sys.executable,
+                "-m",
+                *(("server.bound",) if bound else ()),
+                module,
+                str(theirs.fileno()),
+                str(os.getpid()),
+            ],
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             pass_fds=(theirs.fileno(), *pass_fds),
@@ -57,14 +63,6 @@ def start(module: str, pass_fds: tuple[int, ...] = ()) -> Child:
         signal.pthread_sigmask(signal.SIG_SETMASK, heard)
         theirs.close()
     return Child(process, Channel(ours))
-
-
-def become() -> None:
-    """In a child, first of all: die with the parent."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(sys.argv[2]):
-        sys.exit(1)
 
 
 @contextlib.contextmanager

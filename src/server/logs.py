@@ -113,7 +113,7 @@ class LogWriter:
 
     def _start(self, *, resumed: bool) -> ProcessLink:
         configure = ipc.ConfigureLogs(str(self._directory), resumed)
-        return ProcessLink("server.logs", configure, (), _ignore, self._died)
+        return ProcessLink("server.logs", configure, (), _ignore, self._died, bound=False)
 
     async def _resume(self) -> None:
         """Have another process carry the files on; what reached the dead one and is not in them is lost."""

@@ -11,14 +11,12 @@ from moonjelly.errors import MoonjellyError, ProtocolError
 from moonjelly.planning import Policy, check, create_policy
 from server import ipc
 from server.channel import Channel, inherited
-from server.child import become
 
 _log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Configure, say ready, plan until the endpoint goes."""
-    become()
     logging.basicConfig(format="%(asctime)s planner %(levelname)s %(message)s", level=logging.WARNING)
     with inherited() as channel:
         configure = channel.receive()

@@ -39,6 +39,7 @@ class ProcessLink:
         pass_fds: descriptors that it inherits.
         on_message: called in the loop with whatever comes after its readiness.
         on_death: called once, with the cause in words, when it is gone without having been stopped.
+        bound: it is killed with this process.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class ProcessLink:
         pass_fds: tuple[int, ...],
         on_message: OnMessage,
         on_death: OnDeath,
+        *,
+        bound: bool = True,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._on_message = on_message
@@ -55,7 +58,7 @@ class ProcessLink:
         self._waiting: deque[ipc.Message] = deque()
         self._drained = asyncio.Event()
         self._ready: asyncio.Future[ipc.Message] = self._loop.create_future()
-        self._child = child.start(module, pass_fds)
+        self._child = child.start(module, pass_fds, bound=bound)
         self._child.channel.set_blocking(False)
         self._alive = True
         self._loop.add_reader(self._child.channel.fileno(), self._readable)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from server import ipc
@@ -63,3 +64,25 @@ def test_a_parent_that_goes(module: str, configured: bool, tmp_path: Path) -> No
     arena.close()
     assert output.decode() == ""
     assert process.returncode == 0
+
+
+def test_a_child_goes_with_its_parent_while_it_imports(tmp_path: Path) -> None:
+    """What it imports waits for ever here."""
+    waiting = "import sys, threading; print('importing', file=sys.stderr, flush=True); threading.Event().wait()"
+    (tmp_path / "waiting.py").write_text(waiting)
+    starting = "from server import child; one = child.start('waiting'); "
+    starting += "print(one.process.pid, flush=True); one.channel.receive()"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", starting],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*(path for path in sys.path if path), str(tmp_path)])},
+    )
+    assert parent.stdout is not None
+    assert parent.stderr is not None
+    child = psutil.Process(int(parent.stdout.readline()))
+    assert parent.stderr.readline() == "importing\n"
+    parent.kill()
+    assert not psutil.wait_procs([child], timeout=60)[1]
+    parent.communicate()

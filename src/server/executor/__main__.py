@@ -23,7 +23,7 @@ from moonjelly.repository import FileCache, Zoo, load_zoo
 from server import ipc
 from server.arena import Arena
 from server.channel import Channel, inherited
-from server.child import become, prompt_threads
+from server.child import prompt_threads
 from server.executor.intake import DirectIntake, Intake, PreparingIntake
 from server.executor.loop import ExecutorLoop
 from server.executor.models import GroupAnswers, ResidentModels, merged_profile
@@ -35,7 +35,6 @@ _SIMULATED_PERCENTILE = 50.0
 
 def main() -> None:
     """Configure, get warm, say so, run."""
-    become()
     cv2.setNumThreads(1)  # its pool is the process's, and one decode per pool thread runs here
     logging.basicConfig(format="%(asctime)s executor %(levelname)s %(message)s", level=logging.WARNING)
     with inherited() as channel:

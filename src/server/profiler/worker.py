@@ -14,7 +14,6 @@ from moonjelly.repository import FileCache, Zoo, load_zoo
 from moonjelly.scenes import Scene
 from server import ipc
 from server.channel import Channel, inherited
-from server.child import become
 
 REPORT_EVERY_S = 0.25
 LEAST_ROWS = 15
@@ -26,7 +25,6 @@ _SCENE_STEP = 40
 
 def main() -> None:
     """Serve the parent until it closes the channel."""
-    become()
     cv2.setNumThreads(1)
     with inherited() as channel:
         configure = channel.receive()
