@@ -40,15 +40,17 @@ find_links() {
     done
 }
 
-install() {  # install FILE: once per content of FILE
+install() {  # install FILE: once per content of FILE and place of the clone, which the last lines write down
     local file=$1 stamp=$venv/.installed-$1 digest
-    digest=$(cat "$root/requirements.txt" "$root/$file" | sha256sum | cut -d' ' -f1)
+    digest=$({ echo "$root"; cat "$root/requirements.txt" "$root/$file"; } | sha256sum | cut -d' ' -f1)
     [ "$(cat "$stamp" 2>/dev/null)" = "$digest" ] && return
     echo "run.sh: installing $file into .venv (once)" >&2
     if command -v uv >/dev/null; then
         mapfile -t links < <(find_links "$(pick_python)")
         uv pip install --quiet --compile-bytecode --python "$venv/bin/python" "${links[@]}" -r "$root/$file"
-    else
+    else  # an interrupted venv has no pip yet, and uv's has none
+        "$venv/bin/python" -c 'import pip' 2>/dev/null || "$venv/bin/python" -m ensurepip >/dev/null 2>&1 ||
+            fail "$venv has no pip: apt install python3-venv (or install uv), then run this again"
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check -r "$root/$file"
     fi
     "$venv/bin/python" - "$root" <<'PY'
