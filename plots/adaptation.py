@@ -31,6 +31,7 @@ def draw(
     for row, client in enumerate(ids):
         _draw_client(axes[row, 0], clients[client], variants, f"client {client}", (links or {}).get(client))
     axes[-1, 0].set_xlabel("time, s")
+    axes[-1, 0].set_xlim(0, max(1.0, *(float(frames["seconds"].max()) for frames in clients.values())))
     style.legend_of(made)
     return made
 
@@ -45,7 +46,6 @@ def _draw_client(
         rate = np.append(link["actual_bw"].to_numpy(), link["actual_bw"].iloc[-1])
         edges = np.append(changes, max(seconds.max(), changes.max()))
         plot.fill_between(edges, rate, step="post", color=LINK_COLOUR, alpha=0.6, linewidth=0, label="link")
-        plot.set_xlim(0, seconds.max())
     plot.plot(seconds, frames["bandwidth_bps"] / 1e6, label="bandwidth estimate", **style.series(0))
     plot.set_ylabel("Mbit/s")
     plot.set_ylim(bottom=0)

@@ -58,7 +58,7 @@ def fig7(
     """Adaptation over time: link, bandwidth estimate, size asked for, variant used, misses."""
     run = _chosen(run, trace)
     names = [variant.name for variant in load_zoo(zoo or read_zoo(run)).variants]
-    _save(adaptation.draw(read_run(run), names, read_links(run)), out / "fig_7")
+    _save(adaptation.draw(_clients(run), names, read_links(run)), out / "fig_7")
 
 
 @app.command()
@@ -71,7 +71,7 @@ def fig8(table: Table, out: Out = Path("plots/fig_8"), total_iter: Iterations = 
 @app.command()
 def fig9(run: Run, trace: Trace = "", out: Out = Path("plots/fig_9")) -> None:
     """End-to-end latency distributions and how frames were missed."""
-    clients = read_run(_chosen(run, trace))
+    clients = _clients(_chosen(run, trace))
     _save(latency_cdf.draw(clients), out / "fig_9")
     _save(outcomes.draw(clients), out / "fig_9_misses")
 
@@ -90,7 +90,7 @@ def draw_stages(run: Run, out: Out = Path("plots/out")) -> None:
 @app.command("bursts")
 def draw_bursts(run: Run, out: Out = Path("plots/out")) -> None:
     """Lengths of miss bursts, per client."""
-    clients = read_run(_chosen(run))
+    clients = _clients(_chosen(run))
     found = {f"client {number}": bursts.of_clients([frames]) for number, frames in sorted(clients.items())}
     lengths = {label: mine for label, (mine, _) in found.items()}
     _save(bursts.draw(lengths, {label: captured for label, (_, captured) in found.items()}), out / "bursts")
@@ -130,6 +130,13 @@ def _chosen(place: Path, trace: str = "") -> Path:
     run = find_run(place, trace)
     print(f"drawing {run}")
     return run
+
+
+def _clients(run: Path) -> dict[int, pd.DataFrame]:
+    clients = read_run(run)
+    if not clients:
+        raise LogError(f"no client of {run} captured a frame after the warm-up: there is nothing to draw")
+    return clients
 
 
 def _read_table(path: Path, total_iter: int) -> pd.DataFrame:

@@ -171,7 +171,10 @@ def expand(sweep: Sweep, given: Sequence[Fleet] | None = None) -> tuple[Run, ...
         runs.append(Run(str(name), fleet.setting, fleet.devices, source, trace, policy, repetition, seed))
     if len({run.name for run in runs}) != len(runs):
         twice = sorted({run.name for run in runs if [one.name for one in runs].count(run.name) > 1})
-        raise ConfigError(f"two runs of the sweep have the same name, {twice[0]}; give the sources other file names")
+        raise ConfigError(
+            f"two runs of the sweep have the same name, {twice[0]}; name every value once, and give sources and traces "
+            "files with names of their own"
+        )
     return tuple(runs)
 
 

@@ -216,6 +216,23 @@ def test_a_profile_has_a_line_per_variant(tmp_path: Path) -> None:
     style.save(made, tmp_path / "profile")
 
 
+@pytest.mark.parametrize("ends", [[OK], [LOST] * 30])
+def test_a_run_with_next_to_nothing_in_it_is_drawn(tmp_path: Path, ends: list[Outcome]) -> None:
+    write_run(tmp_path, {0: ends}, record=record("run", "multiset", "slo-75_fps-15", 1, 0))
+    for figure in ("fig7", "fig9", "bursts"):
+        app([figure, str(tmp_path), "--out", str(tmp_path / "figures")], standalone_mode=False)
+    assert len(list((tmp_path / "figures").iterdir())) == 8
+
+
+def test_a_run_that_ended_in_the_warm_up_is_said(tmp_path: Path) -> None:
+    told = record("run", "multiset", "slo-75_fps-15", 1, 0)
+    told["conditions"]["warmup_s"] = 60.0
+    write_run(tmp_path, {0: [OK] * 5}, record=told)
+    for figure in ("fig7", "fig9", "bursts"):
+        with pytest.raises(LogError, match="captured a frame after the warm-up"):
+            app([figure, str(tmp_path), "--out", str(tmp_path)], standalone_mode=False)
+
+
 def test_attempts_that_were_given_up_are_not_drawn(run: Path) -> None:
     kept = run / "attempt-0" / "logs" / "client" / "host_7"
     kept.mkdir(parents=True)
