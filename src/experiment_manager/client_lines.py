@@ -42,8 +42,8 @@ def read_client_lines(
     Args:
         text: of the file.
         origin: its name, for errors.
-        machine: what a template's words ``client_ip``, ``client_ssh_port``, ``client_network_iface`` and
-            ``client_username`` stand for.
+        machine: what a template's words ``client_ip``, ``client_ssh_port``, ``client_network_iface``,
+            ``client_username`` and ``client_root_dir`` stand for.
 
     Raises:
         ConfigError: names the line and what is wrong with it.
@@ -105,6 +105,7 @@ def _filled(line: str, machine: Host | None) -> str:
         "client_ssh_port": str(machine.port),
         "client_network_iface": machine.interface or "-",
         "client_username": machine.user,
+        "client_root_dir": str(machine.root_dir),
         "client_ip": machine.host,
     }
     for word, value in words.items():

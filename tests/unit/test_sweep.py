@@ -187,6 +187,13 @@ def test_a_templates_words_stand_for_the_client_machine(tmp_path: Path, hosts: H
     assert run.name == expand(Sweep(clients=(2,), slo_ms=(100,), fps=(15,), repetitions=1))[0].name
 
 
+def test_the_template_of_the_clone_is_read(root: Path, hosts: Hosts) -> None:
+    machines, (fleet,) = read_configurations([root / "src" / "experiment_manager" / "clients_cfg"], hosts)
+    assert machines.clients == hosts.clients
+    assert fleet.setting == "var_var"
+    assert [(one.slo_ms, one.fps) for one in fleet.devices] == [(75, 15), (100, 25), (150, 15), (100, 15)]
+
+
 def test_lines_name_several_machines(tmp_path: Path, hosts: Hosts) -> None:
     path = tmp_path / "client_cfg_template_2_var_var.txt"
     path.write_text("host_0 10.0.0.2 22 eth1 me /x 75 15\nhost_1 10.0.0.9 2222 wlan0 you /y 150 25\n")
