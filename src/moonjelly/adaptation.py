@@ -145,6 +145,7 @@ def decide(
     captured: ClientInstant,
     now: ClientInstant,
     encode_ms: float = 0.0,
+    likely_encode_ms: float | None = None,
 ) -> Send | Skip:
     """Choose what to do with the frame captured at ``captured``.
 
@@ -156,7 +157,8 @@ def decide(
         sizes: learnt frame sizes.
         captured: when the frame was captured.
         now: the present.
-        encode_ms: expected time to resize and encode it.
+        encode_ms: time that resizing and encoding it takes at most, as far as is known.
+        likely_encode_ms: that it takes as a rule; by default the same.
     """
     if not plan.placed:
         return Skip(SkipReason.REJECTED)
@@ -181,15 +183,18 @@ def decide(
             return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
     # The link does not carry even the smallest frame at the nominal rate: send those that can make it, skip the others.
     # Skipping is a sure miss and this frame is small, so everything is taken as it well may be: the likely rate, an
-    # overdue acknowledgement that comes any moment, a server that falls back to a fast variant.
+    # overdue acknowledgement that comes any moment, a server that falls back to a fast variant, an encoder without the
+    # stall that held up the last frames.
+    hopeful_encode_ms = encode_ms if likely_encode_ms is None else likely_encode_ms
     hopeful_bps = _bounded_rate_bps(link.bandwidth_bps, link, in_flight, now, doubt=0.0)
     variant, quality = ladder[-1]
     size = sizes.expected_bytes(stream.input_sizes[variant], quality)
-    wait_ms = _queue_ms(in_flight, hopeful_bps, now, encode_ms) + transfer_ms(size, hopeful_bps)
-    in_time = wait_ms <= left_ms - min(plan.infer_ms, FALLBACK_INFER_MS) and size <= room_bytes
+    wait_ms = _queue_ms(in_flight, hopeful_bps, now, hopeful_encode_ms) + transfer_ms(size, hopeful_bps)
+    needed_ms = hopeful_encode_ms - encode_ms + wait_ms + min(plan.infer_ms, FALLBACK_INFER_MS)
+    in_time = needed_ms <= left_ms and size <= room_bytes
     # What is believed of a link that carries nothing is soon out of date: now and then a frame is sent to see.
     if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
-        return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
+        return Send(variant, quality, size, hopeful_encode_ms + wait_ms + one_way_ms)
     return Skip(SkipReason.QUEUE if queue_ms > 0.0 else SkipReason.DEADLINE)
 
 

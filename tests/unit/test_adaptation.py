@@ -183,6 +183,19 @@ class TestDecide:
         assert isinstance(choose(link(1_000.0, age_ms=100.0)), Skip)
         assert isinstance(choose(link(1_000.0, age_ms=800.0)), Send)
 
+    def test_a_stall_of_the_encoder_does_not_end_sending(self) -> None:
+        """Frames that took longer than the deadline say little of the next one, and a skipped one is a sure miss."""
+
+        def chosen(likely_encode_ms: float | None) -> Send | Skip:
+            return decide(STREAM, PLAN, link(100e6), (), learnt(), now(), now(), 110.0, likely_encode_ms)
+
+        assert chosen(None) == Skip(SkipReason.DEADLINE)
+        assert chosen(95.0) == Skip(SkipReason.DEADLINE)
+        decision = chosen(2.0)
+        assert isinstance(decision, Send)
+        assert decision.variant == 0
+        assert decision.arrives_in_ms < 20.0
+
     def test_a_rejected_client_sends_nothing(self) -> None:
         assert choose(link(), plan=PlanView(False, 0, 0.0, 0.0)) == Skip(SkipReason.REJECTED)
 

@@ -268,6 +268,18 @@ def test_a_client_that_takes_too_long_to_prepare_frames_skips_them_and_tries_aga
     assert isinstance(made.choose(at(700.0), at(700.0)), Send)
 
 
+def test_a_host_that_stalled_for_two_frames_goes_on_sending() -> None:
+    made = session()
+    for number in range(12):
+        captured = 100.0 * number
+        assert isinstance(made.choose(at(captured), at(captured)), Send), f"frame {number}"
+        taken = 98.0 if number in (6, 7) else 2.0
+        frame_id = begun(made, captured, captured + taken)
+        departed(made, frame_id, captured + taken)
+        made.receive(ack(frame_id), at(captured + taken + 1.0))
+        made.receive(answer(frame_id), at(captured + taken + 1.5))
+
+
 def test_a_rejected_client_sends_one_small_frame_a_second_to_keep_its_bandwidth_known() -> None:
     made = session(structs.replace(WELCOME, plan=structs.replace(PLAN, placed=False, reason="full")))
     choice = made.choose(at(0), at(1))

@@ -25,11 +25,19 @@ class Preparation:
         self._chosen: dict[ClientInstant, ClientInstant] = {}
 
     def expected_ms(self, now: ClientInstant) -> float:
-        """What the next frame will take at most, as far as the latest ones tell (nearest rank); 0 without any."""
+        """What the next frame will take at most, as far as the latest ones tell; 0 without any."""
+        return self._percentile_ms(PERCENT, now)
+
+    def likely_ms(self, now: ClientInstant) -> float:
+        """What the next frame will as well exceed as not: a stall that held up two frames does not show in it."""
+        return self._percentile_ms(50.0, now)
+
+    def _percentile_ms(self, percent: float, now: ClientInstant) -> float:
+        """Nearest rank."""
         while self._recent and now - self._recent[0][0] > WINDOW_NS:
             self._recent.popleft()
         ordered = sorted(taken_ms for _, taken_ms in self._recent)
-        return ordered[math.ceil(PERCENT / 100.0 * len(ordered)) - 1] if ordered else 0.0
+        return ordered[math.ceil(percent / 100.0 * len(ordered)) - 1] if ordered else 0.0
 
     def choose(self, captured: ClientInstant, now: ClientInstant) -> None:
         """It was decided to send the frame captured at ``captured``."""

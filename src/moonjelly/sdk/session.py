@@ -194,6 +194,7 @@ class Session:
             captured,
             now,
             self._preparation.expected_ms(now),
+            self._preparation.likely_ms(now),
         )
         if not isinstance(decision, Send):
             return Withheld(Outcome.SKIPPED, decision.reason.value)
