@@ -7,15 +7,16 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 venv=$root/.venv
 fail() { echo "run.sh: $*" >&2; exit 2; }
 
+is_recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; }
+
 pick_python() {
     if [ -n "${PYTHON:-}" ]; then
         command -v "$PYTHON" >/dev/null || fail "PYTHON=$PYTHON is not to be found"
+        is_recent "$PYTHON" || fail "PYTHON=$PYTHON is not Python 3.10 or newer; name another"
         echo "$PYTHON"; return
     fi
     for candidate in python3 python3.13 python3.12 python3.11 python3.10; do
-        if command -v "$candidate" >/dev/null && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-            echo "$candidate"; return
-        fi
+        if command -v "$candidate" >/dev/null && is_recent "$candidate"; then echo "$candidate"; return; fi
     done
     fail "needs Python 3.10 or newer; install it, or name one with PYTHON=/path/to/python3"
 }

@@ -61,6 +61,7 @@ def test_a_venv_without_pip_gets_it(clone: Path, bare_path: str) -> None:
 
 def test_what_is_missing_is_said(clone: Path, bare_path: str, tmp_path: Path) -> None:
     assert "run.sh: PYTHON=none-such is not to be found" in run(clone, bare_path, "none-such").stderr
+    assert "run.sh: PYTHON=/bin/false is not Python 3.10 or newer" in run(clone, bare_path, "/bin/false").stderr
     debians = tmp_path / "python3"
     debians.write_text(f'#!/bin/sh\ncase "$*" in *ensurepip*) exit 1;; esac\nexec {sys.executable} "$@"\n')
     debians.chmod(0o755)

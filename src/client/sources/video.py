@@ -69,7 +69,8 @@ class VideoFile:
         try:
             container = av.open(str(self._path))
         except (av.error.FFmpegError, OSError, ValueError) as fault:
-            raise SourceError(f"source {self.name}: {self._path} cannot be opened as a video: {fault}") from None
+            why = getattr(fault, "strerror", None) or fault  # its text would name the file a second time
+            raise SourceError(f"source {self.name} cannot be opened as a video: {why}") from None
         if not container.streams.video:
             container.close()
             raise SourceError(f"source {self.name}: {self._path} has no video stream")
