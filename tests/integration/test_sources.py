@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import http.server
+import socket
 import threading
 import wave
 from collections.abc import Iterator
@@ -280,3 +281,11 @@ def test_an_rtsp_camera_and_its_return_after_a_hang_up() -> None:
         wait_for(lambda: source.statistics.received > before and one.sessions > 1, "it shows again")
         assert sessions >= 1
         source.close()
+
+
+def test_a_camera_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.sources.live.OPEN_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"rtsp://127.0.0.1:{mute.getsockname()[1]}/street"
+        with pytest.raises(SourceError, match=r"rtsp://.*/street cannot be opened: no answer within 0\.2 s"):
+            LiveSource(url)

@@ -54,7 +54,8 @@ class Camera:
             packets.setblocking(False)
             url = f"rtp://127.0.0.1:{packets.getsockname()[1]}"
             with av.open(url, "w", format="rtp") as sink:
-                video: Any = sink.add_stream("mjpeg", rate=20)
+                # On one core FFmpeg makes Huffman tables of its own for each picture, which RFC 2435 cannot carry.
+                video: Any = sink.add_stream("mjpeg", rate=20, options={"huffman": "default"})
                 video.width, video.height, video.pix_fmt = 64, 48, "yuvj420p"
                 for index in range(10_000):
                     if self.hang_up.wait(0.05):

@@ -105,6 +105,8 @@ class LiveSource:
             container = av.open(
                 self.name, format=self._format, options=self._options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S)
             )
+        except av.error.ExitError:  # FFmpeg's word for our own time-out
+            raise SourceError(f"source {self.name} cannot be opened: no answer within {OPEN_TIMEOUT_S:g} s") from None
         except (av.error.FFmpegError, OSError, ValueError) as fault:
             raise SourceError(f"source {self.name} cannot be opened: {fault}") from None
         if not container.streams.video:
@@ -147,6 +149,8 @@ class LiveSource:
                     index = self._statistics.received
                     self._buffer.put(Picture(index, frame.to_ndarray(format="rgb24"), captured))
                     self._statistics = replace(self._statistics, received=index + 1)
+        except av.error.ExitError:
+            return f"it showed nothing for {READ_TIMEOUT_S:g} s"
         except (av.error.FFmpegError, OSError, ValueError) as fault:
             return str(fault)
         return "the stream ended"
