@@ -86,15 +86,11 @@ class Annealer:
         return self._solution(lanes, *self._packer.fill(lanes, wanted))
 
     def _rate_above(self, lanes: Sequence[int], wanted: bytes, offered: int, least: float) -> Solution | None:
-        """:meth:`rate`, or ``None`` where the score is below ``least``."""
+        """:meth:`rate`; with many devices ``None`` where the score is known to be below ``least``."""
         if len(lanes) < _BOUND_FROM:
-            tried = self.rate(lanes, wanted)
-        else:
-            filled = self._packer.fill_above(lanes, wanted, offered, least + self._price(lanes), self._penalty)
-            if filled is None:
-                return None
-            tried = self._solution(lanes, *filled)
-        return tried if tried.score >= least else None
+            return self.rate(lanes, wanted)
+        filled = self._packer.fill_above(lanes, wanted, offered, least + self._price(lanes), self._penalty)
+        return None if filled is None else self._solution(lanes, *filled)
 
     def _solution(self, lanes: Sequence[int], value: float, left: bytes) -> Solution:
         unplaced = sum(left)
@@ -111,6 +107,7 @@ class Annealer:
         """Search from ``start`` until the schedule ends, the time is up or the best found is ``enough``."""
         best = current = start
         offered = self._packer.tables.load(wanted)
+        rated: dict[tuple[int, ...], Solution] = {}
         temperature = schedule.hot * self._per_device
         cooling = (schedule.cold / schedule.hot) ** (1.0 / schedule.evaluations)
         draws = rng.random((schedule.evaluations, 5)).tolist()
@@ -123,8 +120,12 @@ class Annealer:
             lanes = self._move(current.lanes, draw)
             if lanes is None:
                 continue
-            tried = self._rate_above(lanes, wanted, offered, current.score - temperature * patience[turn])
-            if tried is not None:
+            least = current.score - temperature * patience[turn]
+            tried = rated.get(lanes) or self._rate_above(lanes, wanted, offered, least)
+            if tried is None:
+                continue
+            rated[lanes] = tried
+            if tried.score >= least:
                 current = tried
                 if tried.beats(best):
                     best = tried
@@ -138,7 +139,7 @@ class Annealer:
         changes = self._held_count - sum(min(count, lanes.count(lane)) for lane, count in self._held)
         return self._churn * changes
 
-    def _move(self, lanes: tuple[int, ...], draw: Sequence[float]) -> list[int] | None:
+    def _move(self, lanes: tuple[int, ...], draw: Sequence[float]) -> tuple[int, ...] | None:
         """A neighbour of ``lanes``, sorted; ``None`` when the draw leads back to where it is."""
         kind, which, other, how, how_other = draw
         moved = list(lanes)
@@ -156,8 +157,8 @@ class Annealer:
             moved[first] = ladder[int(how * len(ladder))]
         else:
             moved[first] = (lanes[first] + self._lanes) % (2 * self._lanes)
-        moved.sort()
-        return None if moved == list(lanes) else moved
+        neighbour = tuple(sorted(moved))
+        return None if neighbour == lanes else neighbour
 
     def _shift(self, number: int, by: int) -> int:
         """``by`` lanes up or down the class's ladder, in the same turn."""

@@ -41,8 +41,8 @@ class Row(NamedTuple):
         return Row(type_index, tables.rate[type_index], capacity, (2 << capacity) - 1, 1 << capacity)
 
 
-_Entry = tuple[int, int, Row]
-"""The loads that were reachable before a type entered the subset sum, how many of it did, and its row."""
+_Entry = tuple[int, Row]
+"""The loads that were reachable before a client entered the subset sum, and its row."""
 
 
 RowOrder = Callable[[Tables, Lane], Sequence[Row]]
@@ -184,43 +184,37 @@ def _reach(rows: Sequence[Row], remaining: bytes) -> tuple[int, list[_Entry]]:
             _, rate, _, mask, full = row
             if reachable >= full:  # capacities only fall from here on: nothing better can follow
                 break
-            before, entered = reachable, 0
-            while entered < count:
+            while count:
+                count -= 1
                 grown = reachable | ((reachable << rate) & mask)
                 if grown == reachable:  # one more of the same type gives nothing new
                     break
+                entries.append((reachable, row))
                 reachable = grown
-                entered += 1
-            entries.append((before, entered, row))
     return reachable, entries
 
 
 def _take_late(reachable: int, entries: Sequence[_Entry], remaining: bytes) -> bytes:
-    """Take the highest load, preferring the types that entered last: of each as many as lead to it."""
+    """Take the highest load, preferring the clients that entered last."""
     load = reachable.bit_length() - 1
     left = bytearray(remaining)
-    for before, entered, (type_index, rate, capacity, _, _) in reversed(entries):
-        if load <= capacity:
-            taken = min(entered, load // rate)
-            while not before >> (load - taken * rate) & 1:
-                taken -= 1
-            left[type_index] -= taken
-            load -= taken * rate
+    for before, (type_index, rate, capacity, _, _) in reversed(entries):
+        if rate <= load <= capacity and before >> (load - rate) & 1:
+            left[type_index] -= 1
+            load -= rate
             if not load:
                 break
     return bytes(left)
 
 
 def _take_early(reachable: int, entries: Sequence[_Entry], remaining: bytes) -> bytes:
-    """Take the highest load, preferring the types that entered first: a table's usual way back."""
+    """Take the highest load, preferring the clients that entered first: a table's usual way back."""
     load = reachable.bit_length() - 1
     left = bytearray(remaining)
-    for before, _, (type_index, rate, _, _, _) in reversed(entries):
-        taken = 0
-        while not before >> (load - taken * rate) & 1:
-            taken += 1
-        left[type_index] -= taken
-        load -= taken * rate
-        if not load:
-            break
+    for before, (type_index, rate, _, _, _) in reversed(entries):
+        if not before >> load & 1:
+            left[type_index] -= 1
+            load -= rate
+            if not load:
+                break
     return bytes(left)
