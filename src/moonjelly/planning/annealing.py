@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,8 +38,7 @@ class Schedule:
     cold: float
 
 
-@dataclass(frozen=True, slots=True)
-class Solution:
+class Solution(NamedTuple):
     """A state and what it is worth.
 
     Attributes:
@@ -74,8 +74,8 @@ class Annealer:
         self._held = tuple(Counter(held).items())
         self._held_count = len(held)
         self._ladder = {lane: ladder for ladder in tables.lanes_of for lane in ladder}
-        self._rung = {lane: rung for ladder in tables.lanes_of for rung, lane in enumerate(ladder)}
         self._lanes = len(tables.lanes)
+        self._around = _around(tables.lanes_of, self._lanes)
         self._penalty = max(tables.rate, default=0)
         devices = sum(len(one.positions) for one in tables.classes)
         self._per_device = tables.load(tables.full) / max(devices, 1)
@@ -145,13 +145,13 @@ class Annealer:
         moved = list(lanes)
         first, second = int(which * len(lanes)), int(other * len(lanes))
         if kind < 0.32:
-            moved[first] = self._shift(lanes[first], _SINGLE_STEPS[int(how * 6)])
+            moved[first] = self._around[lanes[first]][_SINGLE_STEPS[int(how * 6)]]
         elif kind < 0.72 and first != second:
-            moved[first] = self._shift(lanes[first], 1 + int(how * 2))
-            moved[second] = self._shift(lanes[second], -1 - int(how_other * 2))
+            moved[first] = self._around[lanes[first]][1 + int(how * 2)]
+            moved[second] = self._around[lanes[second]][-1 - int(how_other * 2)]
         elif kind < 0.81:
             if self._ladder_of(lanes[first]) is self._ladder_of(lanes[second]):
-                moved[first] = self._shift(lanes[second], int(how * 3) - 1)
+                moved[first] = self._around[lanes[second]][int(how * 3) - 1]
         elif kind < 0.9:
             ladder = self._ladder_of(lanes[first])
             moved[first] = ladder[int(how * len(ladder))]
@@ -160,11 +160,15 @@ class Annealer:
         neighbour = tuple(sorted(moved))
         return None if neighbour == lanes else neighbour
 
-    def _shift(self, number: int, by: int) -> int:
-        """``by`` lanes up or down the class's ladder, in the same turn."""
-        deferred, lane = divmod(number, self._lanes)
-        ladder = self._ladder[lane]
-        return ladder[min(max(self._rung[lane] + by, 0), len(ladder) - 1)] + deferred * self._lanes
-
     def _ladder_of(self, number: int) -> tuple[int, ...]:
         return self._ladder[number % self._lanes]
+
+
+def _around(ladders: Sequence[Sequence[int]], lanes: int) -> dict[int, tuple[int, ...]]:
+    """Per number, those 0, 1, 2, 3, -3, -2 and -1 lanes up its ladder in the same turn, so that a shift is an index."""
+    found = {}
+    for ladder in ladders:
+        for rung, lane in enumerate(ladder):
+            near = [ladder[min(max(rung + by, 0), len(ladder) - 1)] for by in (0, 1, 2, 3, -3, -2, -1)]
+            found[lane], found[lane + lanes] = tuple(near), tuple(other + lanes for other in near)
+    return found
