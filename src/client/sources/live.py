@@ -18,7 +18,7 @@ from client.sources.buffer import BufferStrategy, FrameBuffer, Picture
 from moonjelly.clock import Clock, MonotonicClock
 from moonjelly.errors import SourceError
 from moonjelly.sdk.backoff import Backoff
-from moonjelly.units import ClientInstant
+from moonjelly.units import NS_PER_S, ClientInstant
 
 OPEN_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 5.0
@@ -101,14 +101,16 @@ class LiveSource:
         self._thread.join(CLOSE_TIMEOUT_S)
 
     def _open(self) -> Any:
+        began_ns = self._clock.now_ns()
         try:
             container = av.open(
                 self.name, format=self._format, options=self._options, timeout=(OPEN_TIMEOUT_S, READ_TIMEOUT_S)
             )
-        except av.error.ExitError:  # FFmpeg's word for our own time-out
-            raise SourceError(f"source {self.name} cannot be opened: no answer within {OPEN_TIMEOUT_S:g} s") from None
         except (av.error.FFmpegError, OSError, ValueError) as fault:
-            raise SourceError(f"source {self.name} cannot be opened: {fault}") from None
+            # What FFmpeg says when our time-out interrupts it depends on what it was doing.
+            silent = self._clock.now_ns() - began_ns >= OPEN_TIMEOUT_S * NS_PER_S
+            why = f"no answer within {OPEN_TIMEOUT_S:g} s" if silent else str(fault)
+            raise SourceError(f"source {self.name} cannot be opened: {why}") from None
         if not container.streams.video:
             container.close()
             raise SourceError(f"source {self.name} has no video stream")
