@@ -153,7 +153,9 @@ def _announce(console: Console, runs: Sequence[Run], matrix: Sweep) -> None:
 
 
 def _are_fit(console: Console, machines: Hosts, matrix: Sweep) -> bool:
-    findings = check(machines, Wanted(matrix.shaping, matrix.traces, matrix.sources))
+    findings = check(
+        machines, Wanted(matrix.shaping, matrix.traces, matrix.sources, matrix.zoo, matrix.kind, matrix.policies)
+    )
     findings += check_golden(matrix.sources, _ROOT) if _is_scored(matrix.runtime) else []
     if any(finding.problems for finding in findings):
         _print_findings(console, findings)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from rich.console import Console
 
 PIPE_WIDTH = 150
@@ -9,6 +11,6 @@ PIPE_WIDTH = 150
 
 
 def make_console() -> Console:
-    """Standard output, as wide as the terminal that it is."""
+    """Standard output, as wide as the terminal that it is, or as ``COLUMNS`` says."""
     console = Console()
-    return console if console.is_terminal else Console(width=PIPE_WIDTH)
+    return console if console.is_terminal or "COLUMNS" in os.environ else Console(width=PIPE_WIDTH)

@@ -41,6 +41,24 @@ found["interface"] = (not interface) or os.path.isdir("/sys/class/net/" + interf
 found["absent"] = [path for path in sources if not os.path.exists(path)]
 print(json.dumps(found))
 """
+_SERVING_PROBE = """
+import os, sys
+root, zoo, kind, *policies = sys.argv[1:]
+os.chdir(root)
+sys.path[:0] = [root + "/src", root]
+from moonjelly.errors import MoonjellyError
+from moonjelly.planning.registry import create_policy
+from moonjelly.repository import load_zoo
+def serve(zoo):
+    found = load_zoo(zoo)
+    if kind:
+        found.profile(kind)
+for call, word in [(serve, zoo), *((create_policy, policy) for policy in policies)]:
+    try:
+        call(word)
+    except MoonjellyError as fault:
+        print(fault)
+"""
 _CLOCK_READINGS = 8
 
 
@@ -63,17 +81,23 @@ class Finding:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What an experiment needs of its client machines.
+    """What an experiment needs of its machines.
 
     Attributes:
         shaping: ``tc``, ``relay`` or ``none``.
         traces: that the links follow.
         sources: that the devices see; those that are paths must be there.
+        zoo: that the server serves; empty: not looked for.
+        kind: device kind that its devices behave like; empty: the zoo's first.
+        policies: that it plans with.
     """
 
     shaping: str = "tc"
     traces: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+    zoo: str = ""
+    kind: str = ""
+    policies: tuple[str, ...] = ()
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -99,9 +123,9 @@ def check_golden(sources: Sequence[str], root: Path) -> list[Finding]:
 
 
 def check(hosts: Hosts, wanted: Wanted) -> list[Finding]:
-    """Check SSH, versions, packages, disk, clock and, on client machines, shaping, traces and sources."""
-    nothing = Wanted("none")
-    return [_check_one(hosts.server, hosts, "server", nothing)] + [
+    """Check SSH, versions, packages, disk and clock, what the server serves, and what clients shape and see."""
+    served = Wanted("none", zoo=wanted.zoo, kind=wanted.kind, policies=wanted.policies)
+    return [_check_one(hosts.server, hosts, "server", served)] + [
         _check_one(host, hosts, "client", wanted) for host in hosts.clients
     ]
 
@@ -136,6 +160,8 @@ def _check_machine(machine: Machine, host: Host, role: str, wanted: Wanted) -> F
     problems = [*_judge(found, host), *(_judge_client(found, host, wanted) if role == "client" else ())]
     if role == "client" and not problems and wanted.shaping != "none":
         problems += [fault for trace in wanted.traces if (fault := _trace_fault(machine, trace))]
+    if role == "server" and not problems and wanted.zoo:
+        problems += _serving_faults(machine, wanted)
     return Finding(host.label, role, facts, tuple(problems))
 
 
@@ -160,6 +186,12 @@ def _trace_fault(machine: Machine, trace: str) -> str:
     if not status:
         return ""
     return ((errors or text).strip().splitlines() or [f"trace '{trace}' cannot be read"])[-1]
+
+
+def _serving_faults(machine: Machine, wanted: Wanted) -> list[str]:
+    words = [str(machine.root), wanted.zoo, wanted.kind, *wanted.policies]
+    status, text, errors = machine.run([machine.interpreter, "-c", _SERVING_PROBE, *words])
+    return [*text.strip().splitlines(), *(errors.strip().splitlines()[-1:] if status else ())]
 
 
 def _judge(found: dict[str, Any], host: Host) -> list[str]:

@@ -85,10 +85,8 @@ class Machine:
             ) from None
         except (paramiko.SSHException, OSError, EOFError) as fault:  # the last: it went while the keys were agreed
             client.close()
-            raise RemoteError(
-                f"{self.host.user}@{self.host.host}:{self.host.port} ({self.host.label}) cannot be reached: "
-                f"{str(fault) or type(fault).__name__}"
-            ) from None
+            place = f"{self.host.user}@{self.host.host}:{self.host.port} ({self.host.label})"
+            raise RemoteError(f"{place} cannot be reached: {_why(fault)}") from None
         transport = client.get_transport()
         if transport is not None:
             transport.set_keepalive(_KEEPALIVE_S)
@@ -330,6 +328,16 @@ class _Refuse(paramiko.MissingHostKeyPolicy):
             f"the host key of {self._host.label} ({key.get_name()} {key.fingerprint}) is not in {self._known}; compare "
             f"it on the machine, then add it: ssh-keyscan -p {self._host.port} {self._host.host} >> {self._known}"
         )
+
+
+def _why(fault: Exception) -> str:
+    """What stood against logging in, and what to do about it."""
+    text = (fault.strerror if isinstance(fault, OSError) else str(fault)) or str(fault) or type(fault).__name__
+    if isinstance(fault, paramiko.ssh_exception.NoValidConnectionsError | TimeoutError):
+        return f"{text.removeprefix('[Errno None] ')}; is it up, and does sshd listen there?"
+    if isinstance(fault, paramiko.AuthenticationException) or text == "No authentication methods available":
+        return f"{text.rstrip('.')}; add your public key to its authorized_keys, or name another with identity_file"
+    return text
 
 
 def _known_name(host: Host) -> str:

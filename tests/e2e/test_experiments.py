@@ -218,7 +218,13 @@ def test_what_is_wrong_is_said_in_one_table_before_anything_starts(bench: Bench,
     hosts.write_text(text.replace(str(bench.layout.manager.directory / "id_ed25519"), str(key)))
     status, said = bench.call(bench.command("check", "--hosts", str(hosts), "--shaping", "none"), COLUMNS="4000")
     assert status == 1
-    assert said.count("Authentication failed") == 3, said
+    assert said.count("Authentication failed; add your public key to its authorized_keys") == 3, said
+    hosts.write_text(text)
+    wrong = ("--policies", "multiset,best", "--zoo", "nowhere")
+    status, said = bench.call(bench.sweep("--clients", "1", "--fps", "15", *wrong), COLUMNS="4000")
+    assert status == 1
+    assert "unknown planning policy 'best'; known: " in said
+    assert "nowhere" in said
 
 
 def test_a_machine_that_talks_of_its_own_is_named(bench: Bench, tmp_path: Path) -> None:
