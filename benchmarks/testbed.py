@@ -7,7 +7,9 @@ and thirty seconds of a trace may be worth 0.02 of accuracy more than thirty oth
 Bars: live misses at most 1 % wherever the simulation predicts at most 0.5 %, and within one point of it. Where the
 published code has been measured (4 clients): misses at most 0.1 % and effective accuracy at least 0.012 above its
 figure; with frames padded to its table of sizes, misses at most 0.4 % at no lower accuracy; at most half its model
-changes. A run that was starved of CPU is repeated, then shown as invalid and never judged.
+changes. Runs with padded frames are judged a second time, against the published code's simulated accuracy on the same
+places, and both verdicts are shown; the exit code follows the first. A run that was starved of CPU is repeated, then
+shown as invalid and never judged.
 
 The matrix comes in parts; ``--quick`` is a representative one of each. Results stay in ``--out``: the same command goes
 on where it was interrupted, and repeats what was invalid. Needs root.
@@ -201,22 +203,38 @@ def changes(run: Path, lengths: Lengths) -> float:
     return 60e9 * sum(row.switches for row in plans) / (end - begin)
 
 
-def judge(row: pd.Series, padded: bool, changes_per_min: float, predicted: Summary) -> list[str]:
-    """The bars that a run misses, in words."""
+def judge(
+    row: pd.Series, padded: bool, changes_per_min: float, predicted: Summary, published: float | None
+) -> list[str]:
+    """The bars that a run misses, in words.
+
+    Args:
+        row: of the live run.
+        padded: whether its frames were.
+        changes_per_min: model changes on all devices.
+        predicted: its simulation.
+        published: effective accuracy of the published code to compare with, ``None`` where there is none.
+    """
     missed, accuracy, short = float(row["miss_rate"]), float(row["effective_accuracy"]), []
     if predicted.miss_rate <= TIGHT and missed > LIVE_BAR:
         short.append(f"misses {missed:.2%} > {LIVE_BAR:.0%}")
     if abs(missed - predicted.miss_rate) > NEAR:
         short.append(f"misses {missed:.2%}, predicted {predicted.miss_rate:.2%}")
-    published = PUBLISHED.get((row["trace"], float(row["slo_ms"]), float(row["fps"]), padded))
-    if published is not None and row["clients"] == 4:
+    if published is not None:
         if missed > ALLOWED_MISSES[padded]:
             short.append(f"misses {missed:.2%} > {ALLOWED_MISSES[padded]:.1%}")
         if accuracy < published + GAIN[padded]:
-            short.append(f"accuracy {accuracy:.3f} < {published} + {GAIN[padded]}")
+            short.append(f"accuracy {accuracy:.3f} < {published:.3f} + {GAIN[padded]}")
         if changes_per_min > CHANGES_PER_MIN:
             short.append(f"{changes_per_min:.0f} model changes a minute > {CHANGES_PER_MIN:g}")
     return short
+
+
+def published_accuracy(row: pd.Series, padded: bool) -> float | None:
+    """What was measured of the published code, on other places of the trace."""
+    if row["clients"] != 4:
+        return None
+    return PUBLISHED.get((row["trace"], float(row["slo_ms"]), float(row["fps"]), padded))
 
 
 def results(parts: Sequence[Part], out: Path) -> Iterator[tuple[Part, Path, pd.Series]]:
@@ -234,7 +252,7 @@ def results(parts: Sequence[Part], out: Path) -> Iterator[tuple[Part, Path, pd.S
 
 def report(parts: Sequence[Part], lengths: Lengths, out: Path) -> int:
     profile = load_zoo(ZOO).profile(KIND, ProfileOptions(percentile=99.0))
-    wanted, reached, failures = sum(part.runs for part in parts), 0, 0
+    wanted, reached, reached_here, failures = sum(part.runs for part in parts), 0, 0, 0
     print(
         "part       trace            clients  SLO   fps | live: misses accuracy  p50  p99 ms  changes/min |"
         " simulated: misses accuracy | published code, simulated: misses accuracy |"
@@ -246,18 +264,25 @@ def report(parts: Sequence[Part], lengths: Lengths, out: Path) -> int:
         changes_per_min = changes(run, lengths)
         workload = twin(run, row, lengths, profile)
         predicted, published = predict(workload, row["policy"]), predict(workload, PUBLISHED_CODE)
-        short = judge(row, part.padded, changes_per_min, predicted)
-        reached, failures = reached + (not short), failures + bool(short)
+        measured = published_accuracy(row, part.padded)
+        short = here = judge(row, part.padded, changes_per_min, predicted, measured)
+        if part.padded and measured is not None:
+            here = judge(row, part.padded, changes_per_min, predicted, published.effective_accuracy)
+        reached, failures, reached_here = reached + (not short), failures + bool(short), reached_here + (not here)
+        verdict = "; ".join(short) or "reached"
+        if here != short:
+            verdict += f" (against the published code on the same places: {'; '.join(here) or 'reached'})"
         print(
             f"{part.name:<10} {row['trace']:<16} {row['clients']:>7} {row['slo_ms']:>4g} {row['fps']:>5g} |"
             f" {row['miss_rate']:>12.2%} {row['effective_accuracy']:>8.3f} {row['latency_p50_ms']:>4.0f}"
             f" {row['latency_p99_ms']:>7.0f}  {changes_per_min:>11.0f} |"
             f" {predicted.miss_rate:>17.2%} {predicted.effective_accuracy:>8.3f} |"
-            f" {published.miss_rate:>33.2%} {published.effective_accuracy:>8.3f} | {'; '.join(short) or 'reached'}",
+            f" {published.miss_rate:>33.2%} {published.effective_accuracy:>8.3f} | {verdict}",
             flush=True,
         )
     invalid = wanted - reached - failures
     print(f"{reached} of {wanted} runs reach every bar; {failures} short, {invalid} without a valid result")
+    print(f"{reached_here} of {wanted} with padded frames judged against the published code on the same places")
     return 0 if reached == wanted else 1
 
 

@@ -30,8 +30,8 @@ from moonjelly.planning.solvers import highs
 from moonjelly.planning.tables import Lane, Tables, compile_tables
 from moonjelly.planning.uniform import best_uniform_lanes
 
-_MOST = 12.0
-"""Times ``churn`` that a change must bring at most: beyond that, resting costs more accuracy than changes are worth."""
+_MOST = 36.0
+"""Times ``churn`` that a change must bring at most: beyond that, full devices lose more than Jellyfish's accuracy."""
 
 _TOLERANCE = 0.001
 """Share of the relaxation's bound that is not worth a search: with many devices rounding alone often comes closer."""
@@ -62,7 +62,7 @@ class Multiset:
 
     evaluations: int = 1000
     churn: float = 0.002
-    calm: float = 8.0
+    calm: float = 5.0
     relax_from: int = 16
     hot: float = 0.03
     warm: float = 0.005
