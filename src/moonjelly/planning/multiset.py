@@ -30,8 +30,8 @@ from moonjelly.planning.solvers import highs
 from moonjelly.planning.tables import Lane, Tables, compile_tables
 from moonjelly.planning.uniform import best_uniform_lanes
 
-_MOST = 36.0
-"""Times ``churn`` that a change must bring at most: beyond that, full devices lose more than Jellyfish's accuracy."""
+_MOST = 72.0
+"""Over clients per device: times ``churn`` that a change must bring at most. Beyond, full devices lose too much."""
 
 _TOLERANCE = 0.001
 """Share of the relaxation's bound that is not worth a search: with many devices rounding alone often comes closer."""
@@ -48,7 +48,7 @@ class Multiset:
         churn: what a changed variant must bring, in accuracy of one device's part of the load: about the share of a
             planning period that is lost while the variant loads. Devices with few clients each pay less, see
             :class:`~moonjelly.planning.annealing.Annealer`.
-        calm: changes per device and minute at which a further one must bring twice ``churn``; it grows with their
+        calm: changes per client and minute at which a further one must bring twice ``churn``; it grows with their
             fourth power, up to :data:`_MOST`: calm fleets follow their links freely, restless ones where it pays most.
         relax_from: number of devices from which on the search also starts at the linear relaxation (where HiGHS is
             installed).
@@ -62,7 +62,7 @@ class Multiset:
 
     evaluations: int = 1000
     churn: float = 0.002
-    calm: float = 5.0
+    calm: float = 2.5
     relax_from: int = 16
     hot: float = 0.03
     warm: float = 0.005
@@ -109,8 +109,10 @@ class _Search:
         self._options, self._packer, self._rng, self._expired = options, packer, rng, expired
         self._tables = packer.tables
         self._held = previous_lanes(self._tables)
-        growth = 1.0 + (self._tables.problem.changes_per_min / options.calm) ** 4
-        churn = options.churn * min(growth, _MOST)
+        problem = self._tables.problem
+        clients_per_device = max(1.0, len(problem.clients) / max(1, len(problem.devices)))
+        growth = 1.0 + (problem.changes_per_min / clients_per_device / options.calm) ** 4
+        churn = options.churn * min(growth, max(1.0, _MOST / clients_per_device))
         self._annealer = Annealer(packer, tuple(self._held.values()), churn, expired)
 
     def run(self) -> Plan:
