@@ -174,8 +174,8 @@ def test_ctrl_c_stops_everything_everywhere(bench: Bench) -> None:
 
 
 def test_a_failed_run_is_repeated_and_keeps_its_logs(bench: Bench) -> None:
-    status, said = bench.call(bench.sweep("--clients", "1", "--fps", "15", "--policies", "none-such", "--retries", "1"))
-    run = "lte_upload_trace/none-such/clients-1_slo-150_fps-15_synthetic/iter-0"
+    status, said = bench.call(bench.sweep("--clients", "1", "--fps", "15", "--runtime", "none-such", "--retries", "1"))
+    run = "lte_upload_trace/multiset/clients-1_slo-150_fps-15_synthetic/iter-0"
     assert status == 1
     assert "none-such" in bench.record(run)["reason"], said
     assert bench.record(run)["state"] == "failed"
