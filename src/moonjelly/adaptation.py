@@ -146,6 +146,7 @@ def decide(
     now: ClientInstant,
     encode_ms: float = 0.0,
     likely_encode_ms: float | None = None,
+    margin_ms: float = 0.0,
 ) -> Send | Skip:
     """Choose what to do with the frame captured at ``captured``.
 
@@ -159,6 +160,7 @@ def decide(
         now: the present.
         encode_ms: time that resizing and encoding it takes at most, as far as is known.
         likely_encode_ms: that it takes as a rule; by default the same.
+        margin_ms: kept free beside (:mod:`moonjelly.safety_margin`).
     """
     if not plan.placed:
         return Skip(SkipReason.REJECTED)
@@ -172,6 +174,7 @@ def decide(
     left_ms = stream.slo_ms - ns_to_ms(now - captured) - encode_ms - link.rtt_ms - link.jitter_ms - plan.overhead_ms
     room_bytes = MAX_UNACKNOWLEDGED_BYTES - sum(frame.size_bytes for frame in in_flight)
     ladder = _ladder(stream, plan)
+    most_wait_ms = left_ms - margin_ms - plan.latency_factor * plan.infer_ms
     for variant, quality in ladder:
         step_before = sizes.expected_bytes(stream.input_sizes[max(0, variant - 1)])
         size = sizes.expected_bytes(stream.input_sizes[variant], quality)
@@ -179,7 +182,7 @@ def decide(
         wait_ms = queue_ms + transfer_ms(likely, rate_bps)
         carried = likely * 8.0 * stream.fps <= UTILISATION * rate_bps
         proven = size <= GROWTH * link.proven_bytes or step_before <= PROVEN_SLACK * link.proven_bytes
-        if carried and proven and likely <= room_bytes and wait_ms <= left_ms - plan.latency_factor * plan.infer_ms:
+        if carried and proven and likely <= room_bytes and wait_ms <= most_wait_ms:
             return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
     # The link does not carry even the smallest frame at the nominal rate: send those that can make it, skip the others.
     # Skipping is a sure miss and this frame is small, so everything is taken as it well may be: the likely rate, an

@@ -6,10 +6,11 @@ from collections import deque
 from dataclasses import replace
 from typing import Protocol
 
-from moonjelly import adaptation, network, outage
+from moonjelly import adaptation, network, outage, safety_margin
 from moonjelly.adaptation import PlanView, Send, Skip, SkipReason, Stream, Unacknowledged
 from moonjelly.network import ClockOffset, ErrorBasedFilter, Exchange, FrameSizes, LinkState
 from moonjelly.outage import Silence
+from moonjelly.types import Outcome
 from moonjelly.units import ClientInstant
 
 MAX_OUTSTANDING = 32
@@ -41,8 +42,8 @@ class Adapter(Protocol):
         """A ping has been answered."""
         ...
 
-    def answered(self, next_variant: int) -> None:
-        """An answer says what to size frames for."""
+    def answered(self, next_variant: int, outcome: Outcome) -> None:
+        """An answer says how a frame has ended, and what to size the next ones for."""
         ...
 
     def planned(self, view: PlanView) -> None:
@@ -81,12 +82,23 @@ class AdaptiveClient:
         self._sizes = FrameSizes()
         self._in_flight: deque[Unacknowledged] = deque()
         self._silence = Silence()
+        self._margin_ms = 0.0
         self._unanswered_pings = 0
 
     def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
         """See :class:`Adapter`."""
         link = network.estimate(self._link, now)
-        return adaptation.decide(self._stream, self._view, link, self._in_flight, self._sizes, captured, now, encode_ms)
+        return adaptation.decide(
+            self._stream,
+            self._view,
+            link,
+            self._in_flight,
+            self._sizes,
+            captured,
+            now,
+            encode_ms,
+            margin_ms=self._margin_ms,
+        )
 
     def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
         """See :class:`Adapter`."""
@@ -109,8 +121,9 @@ class AdaptiveClient:
         self._unanswered_pings -= 1
         self._hear(exchange)
 
-    def answered(self, next_variant: int) -> None:
+    def answered(self, next_variant: int, outcome: Outcome) -> None:
         """See :class:`Adapter`."""
+        self._margin_ms = safety_margin.observe(self._margin_ms, outcome, self._stream.slo_ms)
         self._view = replace(self._view, variant=next_variant)
 
     def planned(self, view: PlanView) -> None:
@@ -192,7 +205,7 @@ class JellyfishClient:
     def ponged(self, exchange: Exchange) -> None:
         """Jellyfish does not ping."""
 
-    def answered(self, next_variant: int) -> None:
+    def answered(self, next_variant: int, outcome: Outcome) -> None:
         """See :class:`Adapter`."""
         self._view = replace(self._view, variant=next_variant)
 

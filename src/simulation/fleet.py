@@ -190,12 +190,12 @@ class Fleet:
             return
         del client.outstanding[frame.frame_id]
         now = client.clock(now_ns)
-        client.adapter.answered(frame.next_variant)
         outcome = frame.outcome or Outcome.FAILED
         if outcome in (Outcome.ON_TIME, Outcome.LATE):
             late = now - frame.captured > ms_to_ns(client.spec.slo_ms)
             outcome = Outcome.LATE if late else Outcome.ON_TIME
             frame.reason = "answered after its deadline" if late else ""
+        client.adapter.answered(frame.next_variant, outcome)
         self._log(sent_row(client.spec, frame, self._profile, outcome, now), client.spec)
 
     def ping(self, client_id: int, number: int, now_ns: int) -> None:

@@ -65,8 +65,10 @@ def choose(
     plan: PlanView = PLAN,
     stream: Stream = STREAM,
     age_ms: float = 0.0,
+    margin_ms: float = 0.0,
 ) -> Send | Skip:
-    return decide(stream, plan, estimate, in_flight, learnt(), now(1_000.0 - age_ms), now())
+    captured = now(1_000.0 - age_ms)
+    return decide(stream, plan, estimate, in_flight, learnt(), captured, now(), margin_ms=margin_ms)
 
 
 class TestDecide:
@@ -103,6 +105,15 @@ class TestDecide:
             assert isinstance(decision, Send)
             after_ms = decision.arrives_in_ms + 5.0 + LATENCY_FACTOR * PLAN.infer_ms + PLAN.overhead_ms
             assert after_ms <= STREAM.slo_ms
+
+    def test_time_kept_free_makes_frames_smaller_and_skips_none(self) -> None:
+        for rate_bps in (8e6, 3e6, 1e6, 0.5e6):
+            plain, careful = choose(link(rate_bps)), choose(link(rate_bps), margin_ms=25.0)
+            assert isinstance(plain, Send)
+            assert isinstance(careful, Send)
+            assert careful.arrives_in_ms <= plain.arrives_in_ms
+            if rate_bps == 8e6:
+                assert careful.variant < plain.variant
 
     def test_a_server_that_lets_frames_wait_longer_gets_smaller_ones(self) -> None:
         decisions = [choose(link(20e6), plan=dataclasses.replace(PLAN, latency_factor=factor)) for factor in (2, 8, 10)]

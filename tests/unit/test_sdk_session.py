@@ -280,6 +280,33 @@ def test_a_host_that_stalled_for_two_frames_goes_on_sending() -> None:
         made.receive(answer(frame_id), at(captured + taken + 1.5))
 
 
+def test_a_client_whose_frames_miss_their_deadlines_sends_smaller_ones() -> None:
+    """A frame of 4 kB takes 30 ms, so the larger size would make it, but not with time to spare."""
+    made = session()
+
+    def chosen_after(number: int, outcome: Outcome) -> int:
+        captured = 100.0 * number
+        frame_id = begun(made, captured, captured)
+        departed(made, frame_id, captured)
+        arrived = ServerInstant(at(captured + 30.0))
+        made.receive(
+            messages.ServerMessage(acks=(messages.Ack(frame_id, arrived, arrived, 4000),)), at(captured + 31.0)
+        )
+        made.receive(answer(frame_id, outcome), at(captured + 40.0))
+        choice = made.choose(at(captured + 100.0), at(captured + 100.0))
+        return choice.variant if isinstance(choice, Send) else -1
+
+    for number in range(5):
+        sent = made.ping(at(20.0 * number))
+        assert sent is not None
+        server = ServerInstant(sent.sent_ns + ms_to_ns(1.0))
+        made.receive(
+            messages.ServerMessage(pongs=(messages.Pong(sent.sent_ns, server, server),)), at(20.0 * number + 2.0)
+        )
+    assert [chosen_after(1 + number, Outcome.ON_TIME) for number in range(20)][-1] == 1
+    assert [chosen_after(21 + number, Outcome.DROPPED) for number in range(5)][-1] == 0
+
+
 def test_a_rejected_client_sends_one_small_frame_a_second_to_keep_its_bandwidth_known() -> None:
     made = session(structs.replace(WELCOME, plan=structs.replace(PLAN, placed=False, reason="full")))
     choice = made.choose(at(0), at(1))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from moonjelly import adaptation, network, outage
+from moonjelly import adaptation, network, outage, safety_margin
 from moonjelly.adaptation import Send, Stream, Unacknowledged
 from moonjelly.network import LinkEstimate
 from moonjelly.outage import Silence
@@ -66,6 +66,7 @@ class Session:
         self._pings = Pings()
         self._silence = Silence()
         self._preparation = Preparation()
+        self._margin_ms = 0.0
         self._tally = Tally()
         self._connected = False
         self._next_probe = ClientInstant(0)
@@ -195,6 +196,7 @@ class Session:
             now,
             self._preparation.expected_ms(now),
             self._preparation.likely_ms(now),
+            self._margin_ms,
         )
         if not isinstance(decision, Send):
             return Withheld(Outcome.SKIPPED, decision.reason.value)
@@ -272,7 +274,9 @@ class Session:
             self._tally.stray_results += 1
             return None
         self._frames.remove(frame)
-        return self._count(outcomes.answered(frame, answer, now, self._terms))
+        result = outcomes.answered(frame, answer, now, self._terms)
+        self._margin_ms = safety_margin.observe(self._margin_ms, result.outcome, self.identity.slo_ms)
+        return self._count(result)
 
     def _refuse(self, error: messages.StreamError) -> FrameResult | None:
         """An error about one frame alone ends it."""
