@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import functools
 import json
 import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from moonjelly.bound import bound_command
 from moonjelly.errors import MoonjellyError
 
-_PR_SET_PDEATHSIG = 1
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -120,18 +117,16 @@ class Children:
                 ours[pipe], theirs[pipe] = (write, read) if pipe == "start" else (read, write)
                 unless_started.callback(os.close, ours[pipe])
                 of_child.callback(os.close, theirs[pipe])
-            command = [sys.executable, "-m", module, *arguments]
-            command += [word for pipe, end in theirs.items() for word in (f"--{pipe}-fd", str(end))]
+            ends = [word for pipe, end in theirs.items() for word in (f"--{pipe}-fd", str(end))]
             errors = of_child.enter_context(log.open("wb"))
             process = subprocess.Popen(
-                command,
+                bound_command(module, [*arguments, *ends], signal.SIGTERM),
                 stdin=subprocess.DEVNULL,
                 stdout=errors,
                 stderr=errors,
                 pass_fds=tuple(theirs.values()),
                 env=environment,
                 start_new_session=True,
-                preexec_fn=functools.partial(_die_with, os.getpid()),  # noqa: PLW1509 - the demo has no threads when it starts children
             )
             unless_started.pop_all()
         child = Child(name, process, log, os.fdopen(ours["ready"], "rb", buffering=0))
@@ -164,10 +159,3 @@ def _kill_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         return  # nothing of the group is left: the usual case
-
-
-def _die_with(parent: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        os._exit(1)  # it died before it could be bound to

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from moonjelly.bound import bound_command
 from server.channel import Channel, pair
 
 
@@ -39,18 +40,13 @@ def start(module: str, pass_fds: tuple[int, ...] = (), *, bound: bool = True) ->
     does. So they hear neither, from before their first instruction on: a mask is inherited.
     """
     ours, theirs = pair()
+    arguments = [str(theirs.fileno()), str(os.getpid())]
+    alone = [sys.executable, "-m", module, *arguments]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     heard = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     try:
         process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                *(("server.bound",) if bound else ()),
-                module,
-                str(theirs.fileno()),
-                str(os.getpid()),
-            ],
+            bound_command(module, arguments, signal.SIGKILL) if bound else alone,
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             pass_fds=(theirs.fileno(), *pass_fds),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from moonjelly.repository import load_zoo
 from moonjelly.telemetry import DispatchRow, read_rows
 from moonjelly.types import DEFAULT_GROUP, Outcome
 from simulation import replay
-from tests.support.serving import jpeg, running_server, welcomed, write_zoo
+from tests.support.serving import WireClient, jpeg, running_server, welcomed, write_zoo
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 PICTURE = jpeg(64)
@@ -49,30 +50,40 @@ async def test_a_live_servers_decisions_come_out_the_same(tmp_path: Path) -> Non
     assert measured.ran > 0
 
 
-async def flood(port: int, number: int) -> None:
-    """Send far more than a slow device can run, until deadlines have passed while frames waited."""
-    async with welcomed(port, name=f"camera {number}", slo_ms=250.0 + 30.0 * number, fps=3.0) as client:
-        await client.placed()
-        passed, frame_id = 0, 0
-        while passed < 5:
-            burst = range(frame_id + 1, frame_id + 11)
-            for frame_id in burst:
-                await client.frame(frame_id, PICTURE)
-            reasons = [(await client.result(one)).reason for one in burst]
-            passed += sum("its deadline passed" in reason for reason in reasons)
-
-
 async def test_an_overloaded_servers_decisions_come_out_the_same(tmp_path: Path) -> None:
-    """Most deadlines pass while a batch runs: the server answers those frames before the executor lets go of them."""
-    zoo = write_zoo(tmp_path / "zoo", latencies_ms=(60.0, 80.0))
-    with running_server(tmp_path, zoo=zoo) as server:
-        await asyncio.gather(*(flood(server.port, number) for number in range(4)))
+    """Deadlines pass while a batch runs: the server answers those frames before the executor lets go of them."""
 
+    async def burst(client: WireClient, first: int) -> list[str]:
+        for frame_id in range(first, first + 10):
+            await client.frame(frame_id, PICTURE)
+        return [(await client.result(frame_id)).reason for frame_id in range(first, first + 10)]
+
+    async with contextlib.AsyncExitStack() as stack:
+        server = stack.enter_context(running_server(tmp_path))
+        clients = [
+            await stack.enter_async_context(
+                welcomed(server.port, name=f"camera {number}", slo_ms=1500.0 + 50.0 * number)
+            )
+            for number in range(4)
+        ]
+        for client in clients:
+            await client.placed()
+        await asyncio.gather(*(burst(client, 1) for client in clients))
+        (executor,) = server.children("server.executor")
+        executor.suspend()  # a batch that takes longer than the deadlines
+        try:
+            late = await asyncio.gather(*(burst(client, 11) for client in clients))
+        finally:
+            executor.resume()
+        await asyncio.gather(*(burst(client, 21) for client in clients))
+
+    assert sum("its deadline passed" in reason for reasons in late for reason in reasons) >= 20
     decisions = list(read_rows(tmp_path / "server" / "dispatch.csv", DispatchRow))
     assert sum(len(row.overdue.split()) for row in decisions) >= 20
     recording = replay.read_recording(tmp_path / "server")
-    agreement = replay.ask_again(recording, {DEFAULT_GROUP: load_zoo(zoo).profile("paper-gpu")}, dispatching.DEFAULT)
-    assert agreement.decisions > 10
+    profile = load_zoo(tmp_path / "zoo").profile("paper-gpu")
+    agreement = replay.ask_again(recording, {DEFAULT_GROUP: profile}, dispatching.DEFAULT)
+    assert agreement.decisions >= 2
     assert agreement.mismatches == ()
 
 

@@ -208,3 +208,21 @@ def test_starting_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "job").mkdir()
     with pytest.raises(subprocess.CalledProcessError):
         ask("start", str(tmp_path / "job"), *command("pass"))
+
+
+def test_a_job_whose_supervisor_went_before_it_could_be_bound_to_it_does_nothing() -> None:
+    """In an interpreter without threads, as the supervisor's is: Python runs between fork and exec here."""
+    program = (
+        "import functools, os, subprocess, sys; from experiment_manager import agent; "
+        "bind = functools.partial(agent._die_with, os.getpid() + int(sys.argv[1])); "
+        "done = subprocess.run(['echo', 'runs'], stdout=subprocess.PIPE, preexec_fn=bind); "
+        "print(done.returncode, done.stdout)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def told(ahead: str) -> str:
+        call = [sys.executable, "-c", program, ahead]
+        return subprocess.run(call, capture_output=True, text=True, check=True, env=environment).stdout
+
+    assert told("0") == "0 b'runs\\n'\n"
+    assert told("1") == "1 b''\n"

@@ -1,6 +1,7 @@
 """Processes of the server whose parent goes while they start: they end, and say nothing in its place."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from moonjelly.bound import bound_command
 from server import ipc
 from server.arena import create_arena
 from server.channel import Channel, pair
@@ -86,3 +88,11 @@ def test_a_child_goes_with_its_parent_while_it_imports(tmp_path: Path) -> None:
     parent.kill()
     assert not psutil.wait_procs([child], timeout=60)[1]
     parent.communicate()
+
+
+def test_a_child_whose_parent_went_before_it_could_be_bound_to_it_does_nothing() -> None:
+    command = bound_command("this", [], signal.SIGTERM)  # prints a poem
+    assert subprocess.run(command, capture_output=True, check=True).stdout
+    command[command.index(str(os.getpid()))] = str(os.getpid() + 1)
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, b"", b"")

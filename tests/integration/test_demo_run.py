@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from cli import processes
 from cli.demo import live, run
 from cli.demo.settings import DemoSettings
 from cli.processes import Child, Children
 from cli.terminal import PIPE_WIDTH
-from experiment_manager import agent
 from moonjelly.errors import ConfigError, TraceError, ZooError
 from moonjelly.repository import places
 from moonjelly.types import Outcome
@@ -97,19 +93,6 @@ def test_a_client_that_had_to_be_stopped_failed(tmp_path: Path, monkeypatch: pyt
     ]  # fmt: skip
     assert "no camera" in said[1]
     assert run.complaints(clients[:1], []) == []
-
-
-@pytest.mark.parametrize("die_with", [processes._die_with, agent._die_with])
-def test_a_child_whose_parent_went_before_it_could_be_bound_to_it_does_nothing(
-    die_with: Callable[[int], None],
-) -> None:
-    def start(parent: int) -> tuple[int, bytes]:
-        bind = functools.partial(die_with, parent)
-        done = subprocess.run(["echo", "runs"], stdout=subprocess.PIPE, check=False, preexec_fn=bind)
-        return done.returncode, done.stdout
-
-    assert start(os.getpid()) == (0, b"runs\n")
-    assert start(os.getpid() + 1) == (1, b"")
 
 
 def test_a_child_that_cannot_be_started_leaves_no_pipe_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
