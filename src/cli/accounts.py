@@ -10,6 +10,7 @@ from cli.machine import machine, versions
 from moonjelly.detection import MatchCounts
 from moonjelly.summary import F1, ClientInfo, Summary, after_warmup, summarise, write_summary
 from moonjelly.telemetry import FrameRow, PlanRow, read_rows
+from moonjelly.units import NS_PER_S
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,13 @@ class Participant:
         return self.directory / "frame_stats.csv"
 
 
+@dataclass(frozen=True, slots=True)
+class _Reception:
+    """What is read of a row of the server's ``frame_stats.csv``."""
+
+    recv_ts: int
+
+
 def settle(
     participants: Sequence[Participant],
     *,
@@ -54,10 +62,10 @@ def settle(
         participants: every client, also one that wrote nothing.
         zoo: whose best variant is the golden model.
         seconds: nominal length: a client should have captured ``seconds * fps`` frames.
-        plans: the server's ``plans.csv``; may be missing.
+        plans: the server's ``plans.csv``, beside its ``frame_stats.csv``; may be missing.
         into: folder of the run.
         score: compare detections with the golden model's; ``False`` where there are none (simulated executors).
-        warmup_s: frames captured less than that after a client's first one do not count.
+        warmup_s: frames captured less than that after a client's first one do not count, nor plans of that time.
     """
     rows: list[FrameRow] = []
     infos: dict[int, ClientInfo] = {}
@@ -77,7 +85,7 @@ def settle(
             every += found.every
     summary = summarise(
         rows,
-        read_rows(plans, PlanRow) if plans.exists() else (),
+        _counted_plans(plans, warmup_s),
         clients=infos,
         f1=F1(answered.f1, every.f1) if quality else None,
         client_f1=quality,
@@ -86,3 +94,13 @@ def settle(
     )
     write_summary(into / "summary.json", summary)
     return summary
+
+
+def _counted_plans(plans: Path, warmup_s: float) -> list[PlanRow]:
+    """Plans adopted while counted frames came, by the server's clock: none for clients that register or leave."""
+    frames = plans.with_name("frame_stats.csv")
+    received = [row.recv_ts for row in read_rows(frames, _Reception)] if frames.exists() else []
+    if not received or not plans.exists():
+        return []
+    begin, end = min(received) + round(warmup_s * NS_PER_S), max(received)
+    return [row for row in read_rows(plans, PlanRow) if begin <= row.ts <= end]

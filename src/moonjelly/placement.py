@@ -115,6 +115,31 @@ def newcomer(
     return Place(reason=NO_ROOM_NOW)
 
 
+def kept(
+    before: Place, group: str, fps: float, running: Iterable[Running], profiles: Profiles, rho: float
+) -> Place | None:
+    """The place that a client had before it was away, until the next plan; ``None`` where it holds no longer.
+
+    It need not suit what its device runs now. When many come back at once, the plan that the first of them asks for may
+    have given the device to a few; it still has what it ran for all of them, and can fall back to it. So the place
+    holds while the device would carry its clients at what it ran then.
+
+    Args:
+        before: with a device.
+        group: the client's.
+        fps: its nominal rate.
+        running: devices of any group, without this client's load.
+        profiles: (device kind, group) to profile.
+        rho: of the planning problem.
+    """
+    for one in running:
+        if (one.device.device_id, one.assignment.group) == (before.device_id, group):
+            profile = profiles[one.device.kind, group]
+            most_fps = limit_fps(profile, before.variant, before.batch, one.device.speed, rho)
+            return before if one.load_fps + fps < most_fps else None
+    return None
+
+
 def link_changed(bandwidth_bps: float, planned_bps: float) -> bool:
     """Whether a report is worth comparing with the plan: planning again with the same link gives the same plan."""
     return abs(bandwidth_bps - planned_bps) > BANDWIDTH_CHANGE * planned_bps

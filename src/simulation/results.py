@@ -32,12 +32,13 @@ def counted_frames(spec: ClientSpec, workload: Workload) -> int:
 def summary_of(
     workload: Workload, rows: RunRows, versions: Mapping[str, str], machine: Mapping[str, object]
 ) -> Summary:
-    """Sum a run up."""
+    """Sum up what comes after the warm-up."""
     clients = {
         spec.client_id: ClientInfo(spec.slo_ms, spec.fps, f"client-{spec.client_id}", counted_frames(spec, workload))
         for spec in workload.clients
     }
-    return summarise(rows.frames, rows.plans, clients=clients, versions=versions, machine=machine)
+    plans = [plan for plan in rows.plans if plan.ts >= workload.warmup_s * NS_PER_S]
+    return summarise(rows.frames, plans, clients=clients, versions=versions, machine=machine)
 
 
 def accuracy_as_sized(workload: Workload, rows: RunRows) -> float:

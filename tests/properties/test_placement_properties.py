@@ -14,6 +14,7 @@ from moonjelly.placement import (
     Place,
     Running,
     is_broken,
+    kept,
     link_changed,
     link_fell,
     newcomer,
@@ -102,6 +103,32 @@ def test_a_newcomer_goes_to_the_least_loaded_device_that_can_take_it() -> None:
     assert newcomer("default", 10.0, (90.0, 90.0, 90.0), running, PROFILES, 2.0, 0.9, before=1).device_id == 1
     assert newcomer("default", 300.0, (90.0, 90.0, 9.0), running, PROFILES, 2.0, 0.9, before=0).device_id is None
     assert newcomer("default", 1e4, (90.0, 90.0, 90.0), running, PROFILES, 2.0, 0.9).device_id is None
+
+
+@given(problems())
+def test_a_place_that_a_plan_gave_is_kept_while_nothing_else_has_changed(problem: Problem) -> None:
+    plan = POLICY.plan(problem)
+    given_places = dict(places(problem, plan))
+    for client in problem.clients:
+        before = given_places[client.client_id]
+        if not before.promised:
+            continue
+        others = {one.client_id: one.fps for one in problem.clients if one is not client}
+        running = [
+            Running(device, assignment, sum(others.get(one, 0.0) for one in assignment.clients))
+            for device, assignment in zip(problem.devices, plan.assignments, strict=True)
+        ]
+        assert kept(before, client.group, client.fps, running, problem.profiles, problem.rho) == before
+
+
+def test_a_place_is_kept_on_a_device_that_runs_something_slower_by_now_but_not_without_room_or_device() -> None:
+    before = Place(0, 0, 1, 4.0, True)
+    slower = Running(Device(0, "gpu"), Assignment(0, "default", 2, 2), 100.0)
+    assert newcomer("default", 90.0, (90.0, 90.0, 90.0), [slower], PROFILES, 2.0, 0.9).device_id is None
+    assert kept(before, "default", 90.0, [slower], PROFILES, 0.9) == before
+    assert kept(before, "default", 150.0, [slower], PROFILES, 0.9) is None, "250 frames/s at 4 ms, less a tenth"
+    assert kept(before, "night", 90.0, [slower], PROFILES, 0.9) is None
+    assert kept(before, "default", 90.0, [Running(Device(1, "gpu"), slower.assignment, 0.0)], PROFILES, 0.9) is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from experiment_manager.stage import judge
 from experiment_manager.sweep import Sweep, conditions, expand
 from experiment_manager.table import collect_table
 from moonjelly.errors import MoonjellyError, SchemaError
-from moonjelly.telemetry import SCHEMA_VERSION, CsvLog, FrameRow
+from moonjelly.summary import PlanFigures
+from moonjelly.telemetry import SCHEMA_VERSION, CsvLog, FrameRow, PlanRow, ServerFrameRow
 from moonjelly.types import Outcome
+from moonjelly.units import NS_PER_S
 from moonjelly.version import __version__
 from plots.settings import natural, setting_label
 from tests.support.logs import frame, write_sweep
@@ -166,6 +169,29 @@ def test_frames_of_the_warm_up_do_not_count(tmp_path: Path) -> None:
     common = {"zoo": "yolov4", "plans": tmp_path / "none.csv", "into": tmp_path, "score": False}
     assert settle([one], seconds=1.0, warmup_s=15 * 0.066, **common).miss_rate == 0.0  # type: ignore[arg-type]
     assert settle([one], seconds=2.0, **common).late == 15  # type: ignore[arg-type]
+
+
+def test_plans_count_where_frames_do(tmp_path: Path) -> None:
+    """Times are the server's, in s: it may run on another machine than the clients."""
+    times = (0.0,) * 6
+    with closing(CsvLog(tmp_path / "frame_stats.csv", ServerFrameRow)) as received:
+        for number, second in enumerate((100, 104, 109)):
+            row = ServerFrameRow(
+                1, number, second * NS_PER_S, *times, 8e6, 8e6, 9, 9, 1, "net", 0, 1, Outcome.ON_TIME, ""
+            )
+            received.write(row)
+    with closing(CsvLog(tmp_path / "plans.csv", PlanRow)) as plans:
+        for run, second in enumerate((90, 101, 105, 106, 110)):
+            plans.write(PlanRow(run, second * NS_PER_S, "interval", "multiset", 1, 0, "", "", 1.0, 1, False, 0.4))
+
+    def counted(warmup_s: float) -> PlanFigures:
+        log, into = tmp_path / "plans.csv", tmp_path / "out"
+        return settle([], zoo="yolov4", seconds=9.0, plans=log, into=into, score=False, warmup_s=warmup_s).plans
+
+    assert (counted(0.0).count, counted(0.0).switches) == (3, 3), "not those before the first and after the last frame"
+    assert (counted(4.0).count, counted(4.0).switches) == (2, 2)
+    (tmp_path / "frame_stats.csv").unlink()
+    assert counted(0.0).count == 0
 
 
 def test_settings_are_named_and_ordered_for_people() -> None:

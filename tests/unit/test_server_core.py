@@ -516,6 +516,32 @@ class TestLeaving:
         world.plan()
         assert world.rows(PlanRow)[-1].clients == 2
 
+    def test_clients_that_all_come_back_at_once_keep_their_places_until_the_next_plan(self) -> None:
+        world = World(Core(settings(speeds=[1.0], max_sessions=9)), START_NS - NS_PER_S)
+        world.up(0)
+        world.now_ns = START_NS
+        for stream in (1, 2, 3):
+            world.join(stream, fps=40.0)
+        world.plan()
+        before = world.plan_of(1)
+        for stream in (1, 2, 3):
+            world.emit(ev.StreamClosed(stream))
+        world.pass_ms(200)
+        first = world.join(11, resume_token=bytes([1]) * 16)
+        assert first is not None
+        request = world.all(ev.AskPlanner)[-1].request
+        assert len(request.problem.clients) == 1, "it is asked for the first alone"
+        plan = create_policy("best-uniform").plan(request.problem)
+        world.emit(ev.PlanMade(ipc.PlanReply(request.run, plan, "", 1.0)))
+        assert world.plan_of(11).variant > before.variant, "the device runs what is too slow for all of them"
+        for stream, token in ((12, 2), (13, 3)):
+            back = world.join(stream, resume_token=bytes([token]) * 16)
+            assert back is not None
+            assert (back.plan.placed, back.plan.device, back.plan.variant) == (True, before.device, before.variant)
+            assert any(isinstance(one, ev.SubmitFrame) for one in world.frame(stream, 1)), "its frames are taken"
+        world.plan()
+        assert {world.plan_of(stream).variant for stream in (11, 12, 13)} == {before.variant}
+
     @staticmethod
     def crowded() -> World:
         """One device, two clients that fill it, a third without a place."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from moonjelly.placement import Place, newcomer, places
+from moonjelly.placement import Place, kept, newcomer, places
 from moonjelly.planning import keep_previous
 from moonjelly.planning.changes import RecentChanges
 from moonjelly.planning.problem import Plan, Problem
@@ -41,23 +41,27 @@ class Plans:
     def place(self, session: Session) -> None:
         """A place on a device as it runs now, until there is a plan that knows the client.
 
-        One that comes back has its old place again if there still is room. Without a promise it needs none.
+        One that comes back has its old place again if there still is room, if need be one that does not suit what the
+        device has been told to run meanwhile. Without a promise it needs no room.
         """
         rules, before = self._rules, session.place
         if before.device_id is not None and not before.promised:
             return
         session.planned_bandwidth_bps = session.snapshot_bandwidth_bps = bandwidth_bps(session)
-        others = (other for other in self._sessions if other is not session)
+        devices = running(self._devices, (other for other in self._sessions if other is not session))
         session.place = newcomer(
             session.group,
             session.fps,
             self._state.budget(session),
-            running(self._devices, others),
+            devices,
             rules.profiles,
             rules.latency_factor,
             rules.rho,
             before.device_id,
         )
+        if session.place.device_id is None and before.device_id is not None:
+            again = kept(before, session.group, session.fps, devices, rules.profiles, rules.rho)
+            session.place = again or session.place
         session.plan = told(session.place, self._planning.run, own_ms(self._devices), rules.latency_factor)
 
     def start(self, now_ns: int) -> None:
