@@ -8,6 +8,7 @@ before that costs anybody else anything.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import logging
 import secrets
@@ -179,7 +180,8 @@ class Endpoint:
             return
         text = f"the client does not read: {MAX_WAITING_ITEMS} messages wait for it"
         _log.warning("stream %d is cut off: %s", stream, text)
-        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
+        with contextlib.suppress(grpc.aio.InternalError):  # it has gone meanwhile
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, text)
 
     def _authorized(self, context: Any) -> bool:
         for key, value in context.invocation_metadata() or ():
