@@ -19,7 +19,7 @@ from moonjelly.network import (
     captured_at_server,
     network_ms,
 )
-from moonjelly.network.frame_sizes import COMPRESSION_RATIO, prior_bytes
+from moonjelly.network.frame_sizes import COMPRESSION_RATIO, MOST_LEARNT, prior_bytes
 from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant, ms_to_ns
 
 
@@ -276,6 +276,15 @@ class TestFrameSizes:
         for _ in range(40):
             sizes = network.observe_size(sizes, 320, 90, 10_000)
         assert sizes.spread < 0.05 < FrameSizes().spread
+
+    def test_a_client_that_sends_every_size_and_quality_costs_no_more_than_others(self) -> None:
+        sizes = FrameSizes()
+        for side in range(1, 400):
+            sizes = network.observe_size(sizes, side, side, 10_000)
+        assert max(len(sizes.by_size), len(sizes.by_quality)) == MOST_LEARNT
+        for _ in range(40):
+            sizes = network.observe_size(sizes, 4_000_000_000, 4_000_000_000, 1)
+        assert sizes.expected_bytes(4_000_000_000, 4_000_000_000) == pytest.approx(1.0, rel=0.5)
 
     def test_of_variants_keeps_the_order(self) -> None:
         of = FrameSizes().of_variants((128, 320, 608))

@@ -37,6 +37,9 @@ _SPREAD_GAIN = 0.1
 _PRIOR_SPREAD = 0.5
 """Standard deviation of the log size before the first frame."""
 
+MOST_LEARNT = 64
+"""Sizes, and qualities, that are told apart: more than a zoo has, few enough to be looked through for every plan."""
+
 
 @dataclass(frozen=True, slots=True)
 class FrameSizes:
@@ -108,8 +111,10 @@ def observe(sizes: FrameSizes, input_size: int, quality: int, encoded_bytes: int
     )
 
 
-def _corrected(table: Mapping[int, float], key: int, known: float, new: float) -> dict[int, float]:
+def _corrected(table: Mapping[int, float], key: int, known: float, new: float) -> Mapping[int, float]:
     """A size seen for the first time takes all of its error but the content's share; later ones learn slowly."""
+    if key not in table and len(table) >= MOST_LEARNT:
+        return table
     step = known if key in table else (1.0 - _CONTENT_GAIN) * new
     return {**table, key: _nearest(table, key) + step}
 
