@@ -570,6 +570,18 @@ class TestLeaving:
         assert world.all(ev.EndStream) == [ev.EndStream(1), ev.EndStream(2)]
         world.finish(submit)
 
+    @pytest.mark.parametrize("reported", ["at once", "with a frame"])
+    def test_an_absurd_round_trip_keeps_no_server_from_stopping(self, world: World, reported: str) -> None:
+        at_once = reported == "at once"
+        world.join(2, one_way_ms=1.7e308 if at_once else 0.0)
+        world.frame(2, 1, rtt_ms=0.0 if at_once else 1.7e308)
+        assert world.result(2, 1).outcome.is_miss, "no answer can be back in time"
+        world.emit(ev.DrainBegan(3.0, "the server is stopping"))
+        for stream in (1, 2):
+            assert world.sent(stream, messages.Drain)
+        world.pass_ms(sessions.MAX_RTT_MS + 200.0)
+        assert world.all(ev.EndStream) == [ev.EndStream(1), ev.EndStream(2)]
+
     def test_draining_tells_everybody_and_takes_nobody(self, world: World) -> None:
         world.emit(ev.DrainBegan(3.0, "the server is stopping"))
         assert world.sent(1, messages.Drain) == [messages.Drain(3.0, "the server is stopping")]

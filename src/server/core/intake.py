@@ -11,7 +11,7 @@ from server.core import events as ev
 from server.core.answers import Answers
 from server.core.executors import Executors
 from server.core.frames import PendingFrame, deadline_of
-from server.core.sessions import Session
+from server.core.sessions import MAX_RTT_MS, Session
 from server.core.state import State
 
 _LEARN_SIZE_EVERY_NS = 100 * NS_PER_MS
@@ -117,7 +117,7 @@ class Intake:
     def _learn(self, session: Session, frame: messages.Frame, now_ns: int) -> None:
         """What the frame tells of its client, its link and its content."""
         if frame.rtt_ms > 0.0:
-            session.rtt_ms = frame.rtt_ms
+            session.rtt_ms = min(frame.rtt_ms, MAX_RTT_MS)
         session.preparation_ms = observe_preparation(session.preparation_ms, frame.captured_ns, frame.sent_ns)
         if frame.data and now_ns - session.learnt_ns >= _LEARN_SIZE_EVERY_NS:
             session.learnt_ns = now_ns

@@ -15,6 +15,8 @@ from moonjelly.types import Outcome
 MAX_SLO_MS = 60_000.0
 MAX_FPS = 1_000.0
 MAX_NAME = 200
+MAX_RTT_MS = 60_000.0
+"""A client that reports more is taken to have this: no deadline is longer."""
 _UNDELIVERED = 64
 KEEP_HISTORY = 1_000
 """Past sessions whose statistics are kept one by one; those of earlier ones are added up."""
@@ -62,7 +64,7 @@ class Session:
         learnt_ns: when its frames' size was last looked at.
         snapshot_bandwidth_bps: what the latest planning problem says.
         planned_bandwidth_bps: what its place in the plan was computed with.
-        rtt_ms: as it reported last.
+        rtt_ms: as it reported last, at most :data:`MAX_RTT_MS`.
         sizes: what its frames weigh.
         response_bytes: what an answer to it weighs.
         preparation_ms: what it takes from capture to sending.
@@ -160,8 +162,8 @@ class SessionTable:
             slo_ms=hello.slo_ms,
             fps=hello.fps,
             stream=stream,
-            bandwidth_bps=max(0.0, hello.bandwidth_bps),
-            rtt_ms=2.0 * max(0.0, hello.one_way_ms),
+            bandwidth_bps=hello.bandwidth_bps,
+            rtt_ms=min(2.0 * hello.one_way_ms, MAX_RTT_MS),
             plan=UNPLANNED,
             statistics=Statistics(hello.name[:MAX_NAME]),
         )
