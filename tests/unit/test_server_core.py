@@ -212,6 +212,30 @@ class TestJoining:
         assert error.code == "RESOURCE_EXHAUSTED"
         assert "3 sessions, its limit" in error.message
 
+    def test_clients_that_vanish_keep_nobody_out_and_cost_no_camera_its_session(self, world: World) -> None:
+        camera = world.join(1)
+        assert camera is not None
+        world.frame(1, 1)
+        world.emit(ev.StreamClosed(1))
+        for stream in range(2, 20):
+            assert world.join(stream) is not None
+            world.emit(ev.StreamClosed(stream))
+        back = world.join(20, resume_token=camera.token)
+        assert back is not None
+        assert (back.session_id, back.resumed) == (camera.session_id, True)
+
+    def test_of_cameras_that_were_lost_the_first_one_gives_way(self, world: World) -> None:
+        welcomes = [world.join(stream) for stream in (1, 2, 3)]
+        for stream in (2, 1):
+            world.frame(stream, 1)
+            world.emit(ev.StreamClosed(stream))
+            world.pass_ms(10)
+        assert world.join(4) is not None
+        tokens = [welcome.token for welcome in welcomes if welcome is not None]
+        assert world.join(5, resume_token=tokens[0]) is not None
+        assert world.join(6, resume_token=tokens[1]) is None
+        assert world.sent(6, messages.StreamError)[0].code == "UNAUTHENTICATED"
+
     def test_a_client_without_room_is_rejected_at_once_and_placed_when_there_is_room(self, world: World) -> None:
         for stream in (1, 2):
             world.join(stream, fps=350.0, slo_ms=1000.0)

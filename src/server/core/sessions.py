@@ -144,11 +144,13 @@ class SessionTable:
         return self._by_stream.get(stream)
 
     def open(self, stream: int, hello: messages.Hello, token: bytes) -> Session:
-        """A new session.
+        """A new session; where there are too many, a lost one gives way to it.
 
         Raises:
-            SessionError: there are too many.
+            SessionError: there are too many, and none of them is lost.
         """
+        if len(self._by_id) >= self._max_sessions and (lost := self._least_missed()) is not None:
+            self.remove(lost)
         if len(self._by_id) >= self._max_sessions:
             raise SessionFullError(
                 f"the server has {len(self._by_id)} sessions, its limit; try another server, or raise max_sessions"
@@ -172,6 +174,14 @@ class SessionTable:
         self._by_stream[stream] = session
         self._by_token[token] = session
         return session
+
+    def _least_missed(self) -> Session | None:
+        """Of the lost sessions one that never sent a frame, or else the one that has been lost for longest.
+
+        So clients that say hello and vanish, again and again, keep nobody out, and cost no camera its session.
+        """
+        lost = (session for session in self if session.stream is None)
+        return min(lost, key=lambda session: (session.last_frame_id > 0, session.lost_ns), default=None)
 
     def resume(self, stream: int, token: bytes) -> tuple[Session, int | None]:
         """Carry a session on over another stream; also the stream that carried it until now, if one still did.
