@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import signal
 import time
@@ -12,7 +13,7 @@ import psutil
 import pytest
 
 from moonjelly.rpc import messages
-from moonjelly.telemetry import PlanRow, ServerFrameRow, read_rows
+from moonjelly.telemetry import PlanRow, ServerFrameRow
 from moonjelly.types import Outcome
 from tests.support.serving import (
     Server,
@@ -20,6 +21,7 @@ from tests.support.serving import (
     connected,
     hello,
     jpeg,
+    rows_so_far,
     running_server,
     welcomed,
     write_zoo,
@@ -32,19 +34,17 @@ SLOW_MS = (40.0, 60.0, 90.0, 130.0)
 
 def executors(server: Server) -> list[psutil.Process]:
     """By device: they are started in that order."""
-    return sorted(server.children("server.executor"), key=lambda process: process.pid)
+    return server.children("server.executor")
 
 
-async def acknowledged(client: WireClient, frame_id: int) -> None:
-    """Wait until the server has read a frame."""
-    if not any(ack.frame_id == frame_id for message in client.received for ack in message.acks):
-        await client.until(lambda message: any(ack.frame_id == frame_id for ack in message.acks))
+def latest(client: WireClient) -> int:
+    """The frame that was answered last."""
+    return client.received[-1].results[-1].frame_id
 
 
-async def settled(client: WireClient) -> messages.PlanUpdate:
-    """A place at the variant that the plan means to keep."""
+async def settled(client: WireClient, frame_id: int = 0) -> messages.PlanUpdate:
+    """A place at the variant that the plan means to keep, after frames from ``frame_id`` + 1 on."""
     await client.placed()
-    frame_id = 0
     while True:
         frame_id += 1
         await client.frame(frame_id, PICTURE)
@@ -57,72 +57,70 @@ async def settled(client: WireClient) -> messages.PlanUpdate:
 async def test_an_executor_killed_in_mid_batch_loses_only_its_batch(tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", latencies_ms=SLOW_MS)
     with running_server(tmp_path, zoo=zoo, devices=2) as server:
-        async with (
-            welcomed(server.port, slo_ms=5000.0, fps=15.0, name="victim") as client,
-            welcomed(server.port, slo_ms=5000.0, fps=15.0, name="witness") as other,
-        ):
-            plan = await settled(client)
-            assert (await settled(other)).device != plan.device
-            first = client.received[-1].results[-1].frame_id + 1
-            for frame_id in range(first, first + 4):
-                await client.frame(frame_id, PICTURE)
-            await client.result(first)  # the other three run now, as one batch
-            before = executors(server)
-            before[plan.device].suspend()  # so that they still do, however long it takes to send the next ones
-            for frame_id in range(first + 4, first + 7):
-                await client.frame(frame_id, PICTURE)
-            await acknowledged(client, first + 6)
-            await other.frame(1000, PICTURE)
-            before[plan.device].kill()
-            results = [await client.result(frame_id) for frame_id in range(first + 1, first + 7)]
-            failed = [result for result in results if result.outcome is Outcome.FAILED]
-            assert failed
-            assert {result.reason for result in failed} == {
-                f"device {plan.device} died with it: it was killed by SIGKILL"
-            }
-            saved = [result for result in results if result.outcome is Outcome.ON_TIME]
-            waiting = {first + 4, first + 5, first + 6}
-            assert {result.frame_id for result in saved} >= waiting
-            moved = {result.stages.device for result in saved if result.frame_id in waiting}
-            assert moved == {1 - plan.device}, "what had finished before the kill may have been answered by the other"
-            assert (await other.result(1000)).outcome is Outcome.ON_TIME
+        async with welcomed(server.port, name="victim") as client, welcomed(server.port, name="witness") as other:
+            frame_id = 0
+            while True:
+                plan = await settled(client, frame_id)
+                assert (await settled(other, frame_id)).device != plan.device
+                frame_id = latest(client)
+                failed = await killed_in_mid_batch(server, client, other, frame_id + 1)
+                frame_id += 10
+                devices: set[int] = set()
+                while plan.device not in devices:  # it comes back, and is used
+                    frame_id += 1
+                    for one in (client, other):
+                        await one.frame(frame_id, PICTURE)
+                    both = [await one.result(frame_id) for one in (client, other)]
+                    assert {result.outcome for result in both} == {Outcome.ON_TIME}
+                    devices = {result.stages.device for result in both}
+                assert len(executors(server)) == 2
+                assert f"the executor of device {plan.device} died: it was killed by SIGKILL" in server.errors()
+                if failed:
+                    break  # otherwise the batch had ended before its executor could be held
 
-            frame_id = 2000
-            devices: set[int] = set()
-            while plan.device not in devices:  # it comes back, and is used
-                frame_id += 1
-                for one in (client, other):
-                    await one.frame(frame_id, PICTURE)
-                both = [await one.result(frame_id) for one in (client, other)]
-                assert {result.outcome for result in both} == {Outcome.ON_TIME}
-                devices = {result.stages.device for result in both}
-            after = executors(server)
-            assert len(after) == 2
-            assert set(after) != set(before)
-            assert f"the executor of device {plan.device} died: it was killed by SIGKILL" in server.errors()
+
+async def killed_in_mid_batch(server: Server, client: WireClient, other: WireClient, first: int) -> bool:
+    """Whether the client's device had a batch to lose when it was killed; ``other`` uses another one."""
+    for frame_id in range(first, first + 4):
+        await client.frame(frame_id, PICTURE)
+    device = (await client.result(first)).stages.device  # the other three run now, as one batch
+    victim = executors(server)[device]
+    victim.suspend()  # so that they still do, however long it takes to send the next ones
+    for frame_id in range(first + 4, first + 7):
+        await client.frame(frame_id, PICTURE)
+    await client.acknowledged(first + 6)
+    await other.frame(first, PICTURE)
+    victim.kill()
+    results = [await client.result(frame_id) for frame_id in range(first + 1, first + 7)]
+    lost = [result for result in results if result.outcome is Outcome.FAILED]
+    assert {result.reason for result in lost} <= {f"device {device} died with it: it was killed by SIGKILL"}
+    saved = [result for result in results if result.outcome is Outcome.ON_TIME]
+    waiting = {first + 4, first + 5, first + 6}
+    assert {result.frame_id for result in saved} >= waiting
+    moved = {result.stages.device for result in saved if result.frame_id in waiting}
+    assert moved == {1 - device}, "what had finished before the kill may have been answered by the other"
+    assert (await other.result(first)).outcome is Outcome.ON_TIME
+    return bool(lost)
 
 
 async def test_a_frame_is_answered_at_its_deadline_whatever_its_device_does(tmp_path: Path) -> None:
+    reason = "its deadline passed while it waited for device 0"
     with running_server(tmp_path) as server:
-        (stuck,) = executors(server)
         async with welcomed(server.port, slo_ms=1000.0) as client:
             await settled(client)
-            frame_id = client.received[-1].results[-1].frame_id + 1
-            stuck.suspend()
-            try:
+            frame_id = latest(client)
+            with server.standing_still() as (stuck,):
+                result = None
+                while result is None or result.reason != reason:  # it may be too late when it comes
+                    frame_id += 1
+                    await client.frame(frame_id, PICTURE)
+                    result = await client.result(frame_id)
+                    assert stuck.status() == psutil.STATUS_STOPPED
+                    assert result.outcome is Outcome.DROPPED
+            while result.outcome is not Outcome.ON_TIME:
+                frame_id += 1
                 await client.frame(frame_id, PICTURE)
                 result = await client.result(frame_id)
-                assert stuck.status() == psutil.STATUS_STOPPED
-            finally:
-                stuck.resume()
-            assert result.outcome is Outcome.DROPPED
-            assert result.reason == "its deadline passed while it waited for device 0"
-            again = frame_id + 1
-            while True:
-                await client.frame(again, PICTURE)
-                if (await client.result(again)).outcome is Outcome.ON_TIME:
-                    break
-                again += 1
 
 
 async def test_a_killed_planner_costs_nothing_and_comes_back(tmp_path: Path) -> None:
@@ -130,7 +128,7 @@ async def test_a_killed_planner_costs_nothing_and_comes_back(tmp_path: Path) -> 
         (planner,) = server.children("server.planner")
         async with welcomed(server.port) as client:
             await settled(client)
-            frame_id = client.received[-1].results[-1].frame_id
+            frame_id = latest(client)
             planner.kill()
             killed_ns = time.monotonic_ns()
             planned = False
@@ -138,7 +136,7 @@ async def test_a_killed_planner_costs_nothing_and_comes_back(tmp_path: Path) -> 
                 frame_id += 1
                 await client.frame(frame_id, PICTURE)
                 assert (await client.result(frame_id)).outcome is Outcome.ON_TIME
-                rows = read_rows(server.out / "plans.csv", PlanRow)
+                rows = rows_so_far(server.out / "plans.csv", PlanRow)
                 alive = [one for one in server.children("server.planner") if one.pid != planner.pid]
                 planned = bool(alive) and any(row.ts > killed_ns + 500_000_000 and not row.fallback for row in rows)
             async with welcomed(server.port) as newcomer:
@@ -155,7 +153,7 @@ async def test_a_killed_log_writer_is_replaced_and_its_files_carried_on(tmp_path
 
         async def on_disk(frame_id: int) -> list[int]:
             while True:
-                logged = [row.frame_id for row in read_rows(frames, ServerFrameRow)]
+                logged = [row.frame_id for row in rows_so_far(frames, ServerFrameRow)]
                 if frame_id in logged:
                     return logged
                 await asyncio.sleep(0.02)
@@ -201,31 +199,27 @@ async def test_nothing_is_left_when_the_endpoint_is_killed(tmp_path: Path) -> No
 
 async def test_clients_that_vanish_all_the_time_cost_the_others_nothing(tmp_path: Path) -> None:
     with running_server(tmp_path, "--session-ttl-s", "1", "--max-sessions", "1000", devices=2) as server:
-        over = asyncio.Event()
+        ghosts = itertools.count()
 
-        async def vanish(seed: int) -> None:
-            while not over.is_set():
-                async with connected(server.port) as client:
-                    await client.send(hello(name=f"ghost {seed}", slo_ms=200.0))
-                    if seed % 2:
-                        await client.until(lambda message: message.welcome)
-                        for frame_id in range(1, 6):
-                            await client.frame(frame_id, PICTURE)
-                    client.cancel()
+        async def vanish() -> None:
+            ghost = next(ghosts)
+            async with connected(server.port) as client:
+                await client.send(hello(name=f"ghost {ghost}", slo_ms=200.0))
+                if ghost % 2:
+                    await client.until(lambda message: message.welcome)
+                    for frame_id in range(1, 6):
+                        await client.frame(frame_id, PICTURE)
+                client.cancel()
 
         async with welcomed(server.port, name="witness") as client:
             await client.placed()
-            ghosts = [asyncio.ensure_future(vanish(seed)) for seed in range(4)]
             outcomes = []
             for frame_id in range(1, 61):
                 await client.frame(frame_id, PICTURE)
+                await asyncio.gather(*(vanish() for _ in range(4)))
                 outcomes.append((await client.result(frame_id)).outcome)
-            over.set()
-            await asyncio.gather(*ghosts)
             assert set(outcomes) == {Outcome.ON_TIME}
-            while True:  # their places are free again
-                rows = list(read_rows(server.out / "plans.csv", PlanRow))
-                if rows[-1].clients == 1:
-                    break
+            plans = server.out / "plans.csv"
+            while [row.clients for row in rows_so_far(plans, PlanRow)][-1:] != [1]:  # their places are free again
                 await asyncio.sleep(0.2)
         assert not [line for line in server.errors().splitlines() if "Traceback" in line]

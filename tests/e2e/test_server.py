@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import json
 import os
@@ -29,6 +30,7 @@ from moonjelly.types import Outcome
 from moonjelly.units import ClientInstant
 from tests.support.serving import (
     SIZES,
+    STREAM,
     Server,
     WireClient,
     command,
@@ -36,6 +38,8 @@ from tests.support.serving import (
     environment,
     hello,
     jpeg,
+    own_lines,
+    rows_so_far,
     running_server,
     welcomed,
     write_zoo,
@@ -56,30 +60,42 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def refused(*arguments: str) -> tuple[int, str]:
-    """Exit code and error text of a server that cannot start."""
-    done = subprocess.run(command("--port", "0", *arguments), env=environment(), capture_output=True, timeout=60)
-    return done.returncode, done.stderr.decode()
+    """Exit code of a server that cannot start, and what it said."""
+    done = subprocess.run(command("--port", "0", *arguments), env=environment(), capture_output=True, timeout=200)
+    return done.returncode, "\n".join(own_lines(done.stderr.decode()))
 
 
-def started(pid: int, module: str) -> list[psutil.Process]:
-    """Children of ``pid`` that run ``module`` already."""
-    return [child for child in psutil.Process(pid).children() if module in child.cmdline()]
+STOPS_ITSELF = """
+import os, signal, sys
+if "server.executor" in sys.orig_argv:
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+"""For ``sitecustomize``, which Python runs before anything else: an executor that is never ready."""
+
+
+def stopped(pid: int) -> list[psutil.Process]:
+    """Children of ``pid`` that stand still."""
+    found = []
+    for child in psutil.Process(pid).children():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [child] if child.status() == psutil.STATUS_STOPPED else []
+    return found
 
 
 @on_one_loop
 class TestServing:
     async def test_a_stream_of_frames_is_answered_on_time_at_the_planned_variant(self, server: Server) -> None:
         """On a busy host the server may take the device for slow at first and lower the plan: it must come back."""
-        async with welcomed(server.port, slo_ms=5000.0) as client:
+        async with welcomed(server.port) as client:
             await client.placed()
-            for frame_id in range(1, 1001):
+            frame_id, variant = 0, 0
+            while frame_id < 30 or variant != len(SIZES) - 1:
+                frame_id += 1
                 await client.frame(frame_id, PICTURE)
                 result = await client.result(frame_id)
                 assert result.outcome is Outcome.ON_TIME
                 assert len(result.detections) > 0
-                if frame_id >= 30 and result.variant == len(SIZES) - 1:
-                    break
-            assert result.variant == len(SIZES) - 1
+                variant = result.variant
             assert result.stages.infer_ms >= 12.0
             acks = [ack for message in client.received for ack in message.acks]
             assert [ack.frame_id for ack in acks] == list(range(1, frame_id + 1))
@@ -90,21 +106,28 @@ class TestServing:
             assert (await client.status())[0] is grpc.StatusCode.OK
 
     async def test_frames_of_several_clients_run_as_batches(self, server: Server) -> None:
-        async def stream(number: int) -> list[messages.Result]:
-            async with welcomed(server.port, name=f"camera {number}", slo_ms=5000.0) as client:
+        async with contextlib.AsyncExitStack() as stack:
+            clients = [
+                await stack.enter_async_context(welcomed(server.port, name=f"camera {number}")) for number in range(4)
+            ]
+            for client in clients:
                 await client.placed()
-                results = []
-                for first in range(1, 31, 3):
-                    for frame_id in range(first, first + 3):
-                        await client.frame(frame_id, PICTURE)
-                    results += [await client.result(frame_id) for frame_id in range(first, first + 3)]
-                return results
-
-        everything = await asyncio.gather(*(stream(number) for number in range(4)))
-        results = [result for one in everything for result in one]
-        assert {result.outcome for result in results} == {Outcome.ON_TIME}
-        assert max(result.stages.batch for result in results) > 1
-        assert {result.stages.device for result in results} == {0, 1}
+            batches, devices, sent = set[int](), set[int](), 0
+            while max(batches, default=0) == 1 or devices != {0, 1}:  # a plan soon uses both
+                frame_ids = range(sent + 1, sent + 4)
+                with server.standing_still():  # so that they wait together
+                    for client in clients:
+                        for frame_id in frame_ids:
+                            await client.frame(frame_id, PICTURE)
+                    for client in clients:
+                        await client.acknowledged(frame_ids[-1])
+                sent += len(frame_ids)
+                for client in clients:
+                    for frame_id in frame_ids:
+                        result = await client.result(frame_id)
+                        assert result.outcome is Outcome.ON_TIME
+                        batches.add(result.stages.batch)
+                        devices.add(result.stages.device)
 
     async def test_a_lost_client_resumes(self, server: Server) -> None:
         async with welcomed(server.port) as client:
@@ -126,7 +149,7 @@ class TestServing:
                 first = client.welcome
             assert first is not None
             plans = server.out / "plans.csv"
-            while "expired" not in {row.trigger for row in read_rows(plans, PlanRow)}:
+            while "expired" not in {row.trigger for row in rows_so_far(plans, PlanRow)}:
                 await asyncio.sleep(0.1)
             async with connected(server.port) as late:
                 await late.send(hello(resume_token=first.token))
@@ -162,16 +185,20 @@ class TestOptions:
     async def test_a_batch_limit_below_the_profiles_is_kept_under_load(self, tmp_path: Path) -> None:
         """The profile has batches up to 12; what is loaded for two must never be asked for more."""
 
-        async def burst(port: int, number: int) -> list[messages.Result]:
-            async with welcomed(port, name=f"camera {number}", slo_ms=30_000.0) as client:
-                await client.placed()
-                for frame_id in range(1, 31):
-                    await client.frame(frame_id, PICTURE)
-                return [await client.result(frame_id) for frame_id in range(1, 31)]
-
         with running_server(tmp_path, "--max-batch", "2") as server:
-            everything = await asyncio.gather(*(burst(server.port, number) for number in range(4)))
-        results = [result for one in everything for result in one]
+            async with contextlib.AsyncExitStack() as stack:
+                clients = [
+                    await stack.enter_async_context(welcomed(server.port, name=f"camera {number}", slo_ms=60_000.0))
+                    for number in range(4)
+                ]
+                for client in clients:
+                    await client.placed()
+                with server.standing_still():
+                    for client in clients:
+                        for frame_id in range(1, 31):
+                            await client.frame(frame_id, PICTURE)
+                        await client.acknowledged(30)
+                results = [await client.result(frame_id) for client in clients for frame_id in range(1, 31)]
         assert Outcome.FAILED not in {result.outcome for result in results}
         assert max(result.stages.batch for result in results) == 2
 
@@ -192,10 +219,10 @@ class TestOptions:
         async def stream(port: int, group: str) -> list[messages.Result]:
             async with welcomed(port, name=group, group=group) as client:
                 await client.placed()
-                results = []
-                for frame_id in range(1, 31):
-                    await client.frame(frame_id, PICTURE)
-                    results.append(await client.result(frame_id))
+                results: list[messages.Result] = []
+                while sum(result.outcome is Outcome.ON_TIME for result in results) < 30:  # a new plan may cost some
+                    await client.frame(len(results) + 1, PICTURE)
+                    results.append(await client.result(len(results) + 1))
                 return results
 
         with running_server(tmp_path, "--zoo", f"b={zoos['b']}", zoo=f"a={zoos['a']}", devices=2) as server:
@@ -203,8 +230,6 @@ class TestOptions:
         by_group = [everything[0] + everything[1], everything[2] + everything[3]]
         devices = [{r.stages.device for r in results if r.outcome is Outcome.ON_TIME} for results in by_group]
         assert len(devices[0] | devices[1]) == 2
-        for results in by_group:
-            assert [result.outcome for result in results].count(Outcome.ON_TIME) >= 50, "a new plan may cost a few"
         classes = {int(index) for results in by_group for r in results for index in r.detections.classes}
         assert classes == {0, 1}
 
@@ -212,14 +237,14 @@ class TestOptions:
 @on_one_loop
 class TestStopping:
     async def test_sigterm_drains_then_everything_is_gone_and_written(self, tmp_path: Path) -> None:
-        with running_server(tmp_path, "--grace-s", "20") as server:
-            async with welcomed(server.port, slo_ms=30_000.0) as client:
+        with running_server(tmp_path, "--grace-s", "60") as server:
+            async with welcomed(server.port, slo_ms=60_000.0) as client:
                 await client.placed()
                 await client.frame(1, PICTURE)
                 await client.result(1)
                 server.process.send_signal(signal.SIGTERM)
                 drain = await client.until(lambda message: message.drain)
-                assert drain == messages.Drain(20.0, "the server is stopping")
+                assert drain == messages.Drain(60.0, "the server is stopping")
                 await client.frame(2, PICTURE)
                 assert (await client.result(2)).outcome is Outcome.ON_TIME
                 async with connected(server.port) as newcomer:
@@ -229,7 +254,7 @@ class TestStopping:
                 await client.send(messages.Bye())
                 while await client.read() is not None:
                     pass
-            assert await asyncio.to_thread(server.process.wait, 30) == 0
+            assert await asyncio.to_thread(server.process.wait, 100) == 0
         frames = list(read_rows(server.out / "frame_stats.csv", ServerFrameRow))
         assert [row.frame_id for row in frames] == [1, 2]
         assert list(read_rows(server.out / "plans.csv", PlanRow))
@@ -240,45 +265,59 @@ class TestStopping:
 
     async def test_streams_without_outstanding_frames_end_long_before_the_grace(self, tmp_path: Path) -> None:
         with running_server(tmp_path, "--grace-s", "3600") as server:
-            async with welcomed(server.port) as client:
+            async with welcomed(server.port, slo_ms=5000.0) as client:
                 await client.placed()
                 await client.frame(1, PICTURE)
+                await client.acknowledged(1)
                 server.process.send_signal(signal.SIGTERM)
                 assert await client.until(lambda message: message.drain)
                 assert (await client.result(1)).outcome is Outcome.ON_TIME
                 while await client.read() is not None:
                     pass
-                assert await asyncio.to_thread(server.process.wait, 30) == 0
+                assert await asyncio.to_thread(server.process.wait, 100) == 0
 
     async def test_streams_that_have_said_nothing_end_at_once(self, tmp_path: Path) -> None:
         with running_server(tmp_path, "--grace-s", "3600") as server:
-            async with welcomed(server.port, slo_ms=60_000.0) as other, connected(server.port) as silent:
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+                calls = [channel.stream_stream(STREAM)() for _ in range(2)]
+                silent, other = map(WireClient, calls)
+                await calls[0].wait_for_connection()
+                await other.send(hello(slo_ms=60_000.0))
+                await other.until(lambda message: message.welcome)  # on one connection: the server knows both
                 server.process.send_signal(signal.SIGTERM)
                 assert await other.until(lambda message: message.drain)
                 error = await silent.until(lambda message: message.error)
                 assert error == messages.StreamError("UNAVAILABLE", "the server is stopping", fatal=True)
+                other.cancel()
 
     async def test_clients_that_stay_do_not_hold_it_up(self, tmp_path: Path) -> None:
         with running_server(tmp_path, "--grace-s", "0.2") as server:
             async with welcomed(server.port, slo_ms=60_000.0) as client:
                 server.process.send_signal(signal.SIGTERM)
-                assert await client.until(lambda message: message.drain)
-                assert await asyncio.to_thread(server.process.wait, 30) == 0
+                while await client.read() is not None:
+                    pass
+                assert await asyncio.to_thread(server.process.wait, 100) == 0
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     async def test_a_signal_to_the_group_while_it_starts(self, tmp_path: Path, number: signal.Signals) -> None:
         zoo = write_zoo(tmp_path / "zoo")
         arguments = ("--zoo", str(zoo), "--runtime", "simulated", "--port", "0", "--out", str(tmp_path / "out"))
-        process = subprocess.Popen(
-            command(*arguments), env=environment(), stderr=subprocess.PIPE, start_new_session=True
-        )
-        while not (executors := started(process.pid, "server.executor")):
-            assert process.poll() is None
-        executors[0].suspend()  # so that it is not ready before the signal comes
-        children = psutil.Process(process.pid).children()
-        os.killpg(process.pid, number)
-        _, errors = process.communicate(timeout=60)
-        assert errors.decode() == "moonjelly serve: stopped while the executors were warming up\n"
+        (tmp_path / "sitecustomize.py").write_text(STOPS_ITSELF)
+        variables = environment()
+        variables["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{variables['PYTHONPATH']}"
+        process = subprocess.Popen(command(*arguments), env=variables, stderr=subprocess.PIPE, start_new_session=True)
+        try:
+            while not stopped(process.pid):
+                assert process.poll() is None
+                await asyncio.sleep(0.01)
+            children = psutil.Process(process.pid).children()
+            os.killpg(process.pid, number)
+            _, errors = process.communicate(timeout=100)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+            raise
+        assert own_lines(errors.decode()) == ["moonjelly serve: stopped while the executors were warming up"]
         assert process.returncode == 1
         assert not psutil.wait_procs(children, timeout=60)[1]
 
@@ -296,14 +335,19 @@ class TestRunSh:
             stdout=subprocess.PIPE,
         )
         os.close(write_fd)
-        with open(read_fd, encoding="utf-8") as ready:
-            line = json.loads(ready.readline())
-        assert line["pid"] == process.pid
-        assert psutil.Process(process.pid).name() == "run.sh", "what 'pkill run.sh' of its README looks for"
-        assert line["device_kinds"] == ["reference-gpu"]
-        family = psutil.Process(process.pid).children(recursive=True)
-        process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate(timeout=60)
+        try:
+            with open(read_fd, encoding="utf-8") as ready:
+                line = json.loads(ready.readline())
+            assert line["pid"] == process.pid
+            assert psutil.Process(process.pid).name() == "run.sh", "what 'pkill run.sh' of its README looks for"
+            assert line["device_kinds"] == ["reference-gpu"]
+            family = psutil.Process(process.pid).children(recursive=True)
+            process.send_signal(signal.SIGTERM)
+            _, errors = process.communicate(timeout=100)
+        except BaseException:
+            process.kill()
+            process.communicate()
+            raise
         assert process.returncode == 0
         assert b"listening on 0.0.0.0 with neither TLS nor a token" in errors
         assert not psutil.wait_procs(family, timeout=60)[1]
@@ -319,7 +363,7 @@ async def test_a_simulated_device_answers_with_what_real_models_saw(tmp_path: Pa
             *(sys.executable, "-m", "cli", "zoo", "record", "synthetic", "--source", "synthetic:7"),
             *("--fps", "15", "--frames", "3", "--out", str(recording)),
         ],
-        env=environment(), capture_output=True, timeout=100,
+        env=environment(), capture_output=True, timeout=250,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
     zoo = load_zoo("synthetic")
@@ -412,13 +456,15 @@ async def test_a_device_slower_than_its_profile_gets_a_plan_that_holds(tmp_path:
             await client.frame(frame_id, PICTURE)
             await asyncio.sleep(1.0 / CAMERA_FPS)
 
+    smaller: set[int] = set()
+
     async def settles(number: int) -> None:
-        """Until thirty frames in a row have been answered in time by a smaller variant than the largest."""
-        async with welcomed(port, name=f"camera {number}", slo_ms=200.0, fps=CAMERA_FPS) as client:
+        """Until thirty frames in a row have been answered in time by a smaller variant than the largest, for both."""
+        async with welcomed(port, name=f"camera {number}", slo_ms=600.0, fps=CAMERA_FPS) as client:
             await client.placed()
             capturing = asyncio.create_task(camera(client))
             in_time: deque[int] = deque(maxlen=30)
-            while len(in_time) < 30 or max(in_time) == len(SIZES) - 1:
+            while len(smaller) < 2:  # one that left sooner would leave room for the largest
                 message = await client.read()
                 assert message is not None
                 for result in message.results:
@@ -426,6 +472,8 @@ async def test_a_device_slower_than_its_profile_gets_a_plan_that_holds(tmp_path:
                         in_time.append(result.variant)
                     else:
                         in_time.clear()
+                if len(in_time) == 30 and max(in_time) < len(SIZES) - 1:
+                    smaller.add(number)
             capturing.cancel()
 
     with running_server(tmp_path, "--scale", "1.6", "--max-batch", "2") as server:

@@ -6,14 +6,16 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -22,10 +24,12 @@ import psutil
 import simplejpeg
 
 from moonjelly.rpc import client_wire, messages, server_wire
+from moonjelly.telemetry import read_rows
 from moonjelly.units import ClientInstant
 
 STREAM = "/moonjelly.v1.Serving/Stream"
 SIZES = (64, 96, 128, 160)
+Row = TypeVar("Row")
 
 
 def write_zoo(directory: Path, *, name: str = "paper", latencies_ms: Sequence[float] = (4.0, 6.0, 9.0, 13.0)) -> Path:
@@ -72,13 +76,54 @@ class Server:
         return self.process.pid
 
     def children(self, module: str = "") -> list[psutil.Process]:
-        """Its child processes, those that run ``module``."""
+        """Its child processes that run ``module``, in the order in which they were started."""
         found = psutil.Process(self.pid).children(recursive=True)
-        return [child for child in found if module in " ".join(child.cmdline())]
+        return sorted((child for child in found if module in command_line(child)), key=lambda one: one.create_time())
+
+    @contextlib.contextmanager
+    def standing_still(self) -> Iterator[list[psutil.Process]]:
+        """Its executors, stopped: what is sent to them meanwhile waits, however fast or slow the machine is."""
+        executors = self.children("server.executor")
+        for executor in executors:
+            executor.suspend()
+        try:
+            yield executors
+        finally:
+            for executor in executors:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    executor.resume()
 
     def errors(self) -> str:
         """What it wrote on stderr so far."""
         return self.stderr.read_text()
+
+
+def command_line(process: psutil.Process) -> str:
+    """Empty for one that has ended, which may happen at any time."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:
+        return ""
+
+
+GRPC_LINE = re.compile(r"([IWEF]\d{4} \d\d:\d\d:\d\d|WARNING: All log messages before absl)")
+"""gRPC's own remarks: about a process that forks, a transport that is closed, and others."""
+
+
+def own_lines(stderr: str) -> list[str]:
+    """What a program said itself."""
+    return [line for line in stderr.splitlines() if not GRPC_LINE.match(line)]
+
+
+def rows_so_far(path: Path, row_type: type[Row]) -> list[Row]:
+    """Rows of a log that another process is writing: those that are whole, and none while there is no file."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        whole = Path(folder, path.name)
+        whole.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+        return list(read_rows(whole, row_type)) if whole.stat().st_size else []
 
 
 def command(*arguments: str) -> list[str]:
@@ -121,7 +166,12 @@ def running_server(
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        try:
+            process.wait(100)
+        except subprocess.TimeoutExpired:
+            process.kill()  # its children end with it
+            process.wait()
+            raise
     _, left = psutil.wait_procs(family, timeout=60)
     assert not left, f"left behind: {left}"
 
@@ -154,7 +204,7 @@ class WireClient:
     async def read(self) -> messages.ServerMessage | None:
         """The next message; ``None`` at the end."""
         try:
-            data = await asyncio.wait_for(self._call.read(), 20)
+            data = await asyncio.wait_for(self._call.read(), 100)
         except grpc.aio.AioRpcError:
             return None
         if data is grpc.aio.EOF:
@@ -192,6 +242,15 @@ class WireClient:
         plan: messages.PlanUpdate = await self.until(lambda m: m.plan if m.plan and m.plan.placed else None)
         return plan
 
+    async def acknowledged(self, frame_id: int) -> None:
+        """Wait until the server has read a frame."""
+
+        def told(message: messages.ServerMessage) -> bool:
+            return any(ack.frame_id == frame_id for ack in message.acks)
+
+        if not any(map(told, self.received)):
+            await self.until(told)
+
     async def error(self) -> messages.StreamError:
         """The next error."""
         found: messages.StreamError = await self.until(lambda message: message.error)
@@ -218,8 +277,8 @@ def frame_of(frame_id: int, data: bytes, **changes: Any) -> messages.Frame:
 
 
 def hello(**changes: Any) -> messages.Hello:
-    """A client of 15 fps with a deadline that is generous: most of what is tested is not speed."""
-    fields: dict[str, Any] = {"name": "test", "slo_ms": 5000.0, "fps": 15.0, "bandwidth_bps": 50e6, "one_way_ms": 0.5}
+    """A client of 15 fps with a deadline that is generous: what is tested is not speed."""
+    fields: dict[str, Any] = {"name": "test", "slo_ms": 20_000.0, "fps": 15.0, "bandwidth_bps": 50e6, "one_way_ms": 0.5}
     return messages.Hello(**(fields | changes))
 
 
