@@ -43,7 +43,7 @@ from moonjelly.summary import Summary
 from moonjelly.telemetry import PlanRow, ShapingRow, read_rows
 from network_shaping import catalogue
 from network_shaping.traces import Trace
-from plots.frames import read_run
+from plots.frames import find_frame_logs, read_frames, read_run
 from simulation import systems
 from simulation.engine import Engine
 from simulation.results import summary_of
@@ -146,8 +146,8 @@ def words_of(part: Part, lengths: Lengths, source: str) -> list[str]:
 
 
 def twin(run: Path, row: pd.Series, lengths: Lengths, profile: Profile) -> Workload:
-    """What one live run met, to simulate."""
-    frames = read_run(run)
+    """What one live run met, warm-up included, to simulate."""
+    frames = captured(run)
     rtt_ms = float(pd.concat(frames.values())["rtt_ms"].median())
     options = WorkloadOptions(
         clients=int(row["clients"]),
@@ -167,6 +167,12 @@ def twin(run: Path, row: pd.Series, lengths: Lengths, profile: Profile) -> Workl
     return replace(drawn, clients=clients)
 
 
+def captured(run: Path) -> dict[int, pd.DataFrame]:
+    """Client id to all frames of a run; those of the warm-up, which figures leave out, met the link, too."""
+    tables = (read_frames(path) for path in find_frame_logs(run))
+    return {int(frames["client_id"].iloc[0]): frames for frames in tables}
+
+
 def predict(workload: Workload, system: str) -> Summary:
     rows = Engine(workload, systems.parse(system), CpuClock()).run()
     return summary_of(workload, rows, {}, {})
@@ -181,7 +187,9 @@ def as_live(spec: ClientSpec, frames: pd.DataFrame, trace: str, seed: int, begun
         prior_bytes(int(size), int(quality))
         for size, quality in zip(sent["input_size"], sent["jpeg_quality"], strict=True)
     ]
-    size_factor = np.resize((sent["frame_wire_size"] / expected).to_numpy(dtype=np.float64), spec.frames)
+    ticks = (sent["seconds"] * spec.fps).round().astype(int)
+    known = pd.Series((sent["frame_wire_size"] / expected).to_numpy(dtype=np.float64), ticks)
+    size_factor = known.reindex(range(spec.frames)).ffill().bfill().to_numpy()
     return replace(spec, trace=link.at_offset(link.offset_s + elapsed_s), size_factor=size_factor)
 
 
@@ -194,11 +202,10 @@ def begun_ns(run: Path) -> dict[int, float]:
     return begun
 
 
-def changes(run: Path, lengths: Lengths) -> float:
+def changes(run: Path) -> float:
     """Model changes on all devices per minute, while frames counted. All machines of a testbed have one clock."""
-    captured = [frames["capture_ts"] for frames in read_run(run).values()]
-    begin = min(float(ts.min()) for ts in captured) + lengths.warmup_s * 1e9
-    end = max(float(ts.max()) for ts in captured)
+    counted = [frames["capture_ts"] for frames in read_run(run).values()]
+    begin, end = min(float(ts.min()) for ts in counted), max(float(ts.max()) for ts in counted)
     plans = [row for row in read_rows(run / "logs" / "server" / "plans.csv", PlanRow) if begin <= row.ts <= end]
     return 60e9 * sum(row.switches for row in plans) / (end - begin)
 
@@ -261,7 +268,7 @@ def report(parts: Sequence[Part], lengths: Lengths, out: Path) -> int:
         if row["state"] != "done":
             print(f"{part.name:<10} INVALID {row['run']} {row['state']}: {row['reason']}")
             continue
-        changes_per_min = changes(run, lengths)
+        changes_per_min = changes(run)
         workload = twin(run, row, lengths, profile)
         predicted, published = predict(workload, row["policy"]), predict(workload, PUBLISHED_CODE)
         measured = published_accuracy(row, part.padded)
