@@ -16,6 +16,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 COLUMN_WIDTH_IN = 6.4
+KINDS = ("pdf", "png")
+"""Files of one figure."""
 # Okabe and Ito's palette, distinguishable with any colour vision, with grey for its yellow, which a thin line on white
 # does not carry; dashes and markers carry the rest.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
@@ -100,7 +102,7 @@ def legend_below(axes: Axes, columns: int = 4) -> None:
 def save(made: Figure, stem: Path) -> list[Path]:
     """Write ``stem.pdf`` and ``stem.png`` and return both paths."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("pdf", "png")]  # a name may have dots
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in KINDS]  # a name may have dots
     for path in paths:
         made.savefig(path, dpi=150)
     return paths

@@ -5,9 +5,10 @@ These are the rules between one plan and the next. The live server and the simul
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from moonjelly.adaptation import next_variant
 from moonjelly.planning.best_effort import devices_for_starved
 from moonjelly.planning.head_room import limit_fps
 from moonjelly.planning.problem import Assignment, Device, Plan, Problem
@@ -148,6 +149,27 @@ def link_changed(bandwidth_bps: float, planned_bps: float) -> bool:
 def link_fell(bandwidth_bps: float, planned_bps: float) -> bool:
     """Whether a client may have to be asked for less than was planned."""
     return bandwidth_bps < (1.0 - BANDWIDTH_CHANGE) * planned_bps
+
+
+def asked_variant(
+    place: Place,
+    bandwidth_bps: float,
+    planned_bps: float,
+    budget_ms: Callable[[], Sequence[float]],
+    latency_factor: float,
+) -> int:
+    """What a client is to size its next frames for: as planned, and less at once where its link fell since.
+
+    Args:
+        place: the client's.
+        bandwidth_bps: of its link, now.
+        planned_bps: what its place was computed with.
+        budget_ms: per variant, now; asked for only where it matters.
+        latency_factor: of the planning problem.
+    """
+    if not (place.promised and link_fell(bandwidth_bps, planned_bps)):
+        return place.variant
+    return next_variant(place.variant, budget_ms(), place.infer_ms, latency_factor)
 
 
 def is_broken(place: Place, budget_ms: Sequence[float], latency_factor: float) -> bool:

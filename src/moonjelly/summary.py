@@ -218,10 +218,15 @@ def half_width_95(values: Sequence[float]) -> float | None:
 
 
 def write_summary(path: Path, summary: Summary) -> None:
-    """Write ``summary.json`` in one step: a reader sees the whole file or none."""
+    """Write ``summary.json``; see :func:`write_json`."""
+    write_json(path, summary.to_json())
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file in one step: a reader sees the whole file or none. Directories are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
-    beside.write_text(json.dumps(summary.to_json(), indent=2) + "\n", encoding="utf-8")
+    beside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     beside.replace(path)
 
 

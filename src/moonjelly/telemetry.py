@@ -231,23 +231,24 @@ class CsvLog(Generic[Row]):
 def set_aside(directory: Path, names: Iterable[str]) -> Path | None:
     """Move an earlier run's files into ``earlier-<n>`` beside them, so that a new run in this place costs no rows.
 
-    A run none of whose CSV files has a row is not kept: its files are left to be replaced.
+    A run whose CSV files have no row is not kept: its files are left to be replaced.
 
     Args:
         directory: where the new run will write.
-        names: the files of one run; those that are absent are passed over.
+        names: the files and folders of one run; those that are absent are passed over.
 
     Returns:
         Where they are now; ``None``: there was nothing to keep.
     """
-    files = [path for name in names if (path := directory / name).is_file()]
-    if not any(_has_rows(path) for path in files if path.suffix == ".csv"):
+    found = [path for name in names if (path := directory / name).exists()]
+    tables = [path for path in found if path.suffix == ".csv" and path.is_file()]
+    if not found or (tables and not any(map(_has_rows, tables))):
         return None
     ends = (place.name.removeprefix(EARLIER) for place in directory.glob(f"{EARLIER}*"))
     taken = [int(end) for end in ends if end.isdecimal()]
     kept = directory / f"{EARLIER}{max(taken, default=0) + 1}"
     kept.mkdir()
-    for path in files:
+    for path in found:
         path.rename(kept / path.name)
     return kept
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ class ComparisonOptions:
         require_solver(self.solver)
         if self.instances < 1:
             raise ConfigError(f"'instances' = {self.instances}; at least one is needed")
+        if not 0 < self.time_limit_s < math.inf:
+            raise ConfigError(f"'time_limit' = {self.time_limit_s:g}; it must be positive and finite")
 
 
 @dataclass(frozen=True, slots=True)

@@ -107,11 +107,12 @@ class PingDue:
 
 @dataclass(frozen=True, slots=True)
 class PingReceived:
-    """A ping is at the server, which answers at once."""
+    """A ping is at the server, which answers at once; ``delay_ns`` is what its answer takes."""
 
     client_id: int
     channel: int
     sent: ClientInstant
+    delay_ns: int
 
 
 @dataclass(frozen=True, slots=True)

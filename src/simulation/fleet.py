@@ -38,6 +38,7 @@ class SimulatedClient:
         lost_ns: when it gave the last one up.
         look_ns: when it looks next whether the link is gone; ``None``: nothing is due.
         outstanding: frames without an outcome, by frame id.
+        pings: that it has sent.
         up_ns: when the last message reached the server; a stream keeps its order.
         down_ns: when the last message reached the client.
     """
@@ -50,12 +51,19 @@ class SimulatedClient:
     lost_ns: int = 0
     look_ns: int | None = None
     outstanding: dict[int, Frame] = field(default_factory=dict)
+    pings: int = 0
     up_ns: int = 0
     down_ns: int = 0
 
     def clock(self, now_ns: int) -> ClientInstant:
         """The client's clock at the simulation's ``now_ns``."""
         return ClientInstant(now_ns + self.spec.clock_offset_ns)
+
+    @property
+    def ping_delays_ns(self) -> tuple[int, int]:
+        """Of the next ping and of its answer."""
+        up_ns, down_ns = self.spec.ping_delay_ns[self.pings % len(self.spec.ping_delay_ns)].tolist()
+        return up_ns, down_ns
 
     def transmit(self, now_ns: int, size_bytes: int, delay_ns: int) -> int | None:
         """Put a message on the uplink; returns when it is at the server, ``None`` if never."""
@@ -209,7 +217,7 @@ class Fleet:
     def ping_received(self, ping: events.PingReceived, now_ns: int) -> None:
         """The server answers a ping."""
         client = self._clients[ping.client_id]
-        returned_ns = client.deliver(now_ns, int(client.spec.down_delay_ns[0]))
+        returned_ns = client.deliver(now_ns, ping.delay_ns)
         if returned_ns is not None:
             pong = events.PongReturned(ping.client_id, ping.channel, ping.sent, ServerInstant(now_ns))
             self._agenda.add(returned_ns, pong)
@@ -235,7 +243,7 @@ class Fleet:
         """Attempt to connect again."""
         client = self._clients[client_id]
         if client.uplink.is_up(now_ns):
-            round_trip_ns = int(client.spec.up_delay_ns[0]) + int(client.spec.down_delay_ns[0])
+            round_trip_ns = sum(client.ping_delays_ns)
             self._agenda.add(now_ns + ROUND_TRIPS_TO_CONNECT * round_trip_ns, events.ChannelOpened(client_id))
         elif now_ns < client.spec.leaves_ns:
             gone_ms = ns_to_ms(now_ns - client.lost_ns)
@@ -257,9 +265,11 @@ class Fleet:
     def _send_ping(self, client: SimulatedClient, now_ns: int) -> None:
         client.adapter.pinged(client.clock(now_ns))
         self._arm(client)
-        received_ns = client.transmit(now_ns, PING_BYTES, int(client.spec.up_delay_ns[0]))
+        up_ns, down_ns = client.ping_delays_ns
+        client.pings += 1
+        received_ns = client.transmit(now_ns, PING_BYTES, up_ns)
         if received_ns is not None:
-            ping = events.PingReceived(client.spec.client_id, client.channel, client.clock(now_ns))
+            ping = events.PingReceived(client.spec.client_id, client.channel, client.clock(now_ns), down_ns)
             self._agenda.add(received_ns, ping)
 
     def _arm(self, client: SimulatedClient) -> None:

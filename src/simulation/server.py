@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from moonjelly import network
-from moonjelly.adaptation import PlanView, next_variant
+from moonjelly.adaptation import PlanView
 from moonjelly.clock import Clock
 from moonjelly.network import INITIAL_BANDWIDTH_BPS, FrameSizes, HarmonicMean, answer_by_ns
-from moonjelly.placement import Place, Running, is_broken, link_changed, link_fell, newcomer, places
+from moonjelly.placement import Place, Running, asked_variant, is_broken, link_changed, newcomer, places
 from moonjelly.planning import Assignment, Client, Device, Plan, Policy, Problem, check
 from moonjelly.planning.cadence import asked_run_ns, periodic_run_ns
 from moonjelly.planning.changes import RecentChanges
@@ -218,10 +219,9 @@ class SimulatedServer:
         return PlanView(place.device_id is not None, self._asked(session), place.infer_ms, self.overhead_ms, factor)
 
     def _asked(self, session: Session) -> int:
-        place = session.place
-        if not (place.promised and link_fell(session.bandwidth_bps, session.planned_bps)):
-            return place.variant
-        return next_variant(place.variant, self._budgets(session), place.infer_ms, self._system.latency_factor)
+        budgets = partial(self._budgets, session)
+        factor = self._system.latency_factor
+        return asked_variant(session.place, session.bandwidth_bps, session.planned_bps, budgets, factor)
 
     def _running(self) -> list[Running]:
         load_fps = dict.fromkeys(range(len(self._devices)), 0.0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from moonjelly.clock import Clock
+from moonjelly.errors import ConfigError
 from moonjelly.profiles import Profile
 from moonjelly.telemetry import FrameRow
 from network_shaping.catalogue import resolve
@@ -17,6 +19,58 @@ from simulation.systems import System
 from simulation.workload import ClientSpec, Workload, WorkloadOptions, draw
 
 TRACE_SECONDS = 600
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRun:
+    """One system on one workload."""
+
+    trace: str
+    system: System
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its logs go, below the study's folder."""
+        return Path(Path(self.trace).name) / self.system.name / f"seed-{self.seed}"
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOptions:
+    """Every system on every trace with every seed. What is named twice runs once: it would count as a repetition.
+
+    Attributes:
+        traces: names or files of uplinks.
+        systems: to compare.
+        seeds: of the workloads, and of traces that are generated.
+        workload: how it is drawn.
+        profile: of the devices.
+
+    Raises:
+        ConfigError: there is nothing to run, or the results of two traces would share a folder.
+        TraceError: a trace is unknown.
+    """
+
+    traces: tuple[str, ...]
+    systems: tuple[System, ...]
+    seeds: range
+    workload: WorkloadOptions
+    profile: Profile
+
+    def __post_init__(self) -> None:
+        if not self.seeds:
+            raise ConfigError(f"'seeds' = {len(self.seeds)}; at least one is needed")
+        folders = Counter(Path(trace).name for trace in dict.fromkeys(self.traces))
+        shared = next((name for name, count in folders.items() if count > 1), None)
+        if shared is not None:
+            raise ConfigError(f"two traces are called '{shared}', and their results would share a folder; rename one")
+        for trace in self.traces:
+            resolve(trace, seed=self.seeds[0])  # a wrong name is said before anything is run
+
+    def runs(self) -> list[StudyRun]:
+        """Of the study; the systems of one workload next to one another."""
+        traces, systems = dict.fromkeys(self.traces), dict.fromkeys(self.systems)
+        return [StudyRun(trace, system, seed) for trace in traces for seed in self.seeds for system in systems]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +170,6 @@ def miss_rate_outside_outages(workload: Workload, rows: RunRows) -> float:
     specs = {spec.client_id: spec for spec in workload.clients}
     outside = [row for row in rows.frames if not _near_outage(specs[row.client_id], row)]
     return sum(row.outcome.is_miss for row in outside) / len(outside) if outside else 0.0
-
-
-def combinations(
-    traces: Sequence[str], systems: Sequence[System], seeds: Sequence[int]
-) -> Iterator[tuple[str, System, int]]:
-    """Every run of a study, the systems of one workload next to one another."""
-    return ((trace, system, seed) for trace in traces for seed in seeds for system in systems)
 
 
 def _near_outage(spec: ClientSpec, row: FrameRow) -> bool:

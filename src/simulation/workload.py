@@ -22,6 +22,8 @@ CONTENT_SPREAD = 0.12
 FRAME_SPREAD = 0.03
 """Standard deviation of one frame's log size about its content's."""
 MAX_CLOCK_OFFSET_S = 5.0
+PINGS = 256
+"""Pings whose delays are drawn; after two minutes they come again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,7 @@ class ClientSpec:
         size_factor: ``(frames,)`` encoded size of each frame over the prior of :func:`moonjelly.network.prior_bytes`.
         up_delay_ns: ``(frames,)`` one-way delay of each frame beside its transfer.
         down_delay_ns: ``(frames,)`` one-way delay of its acknowledgement and its answer.
+        ping_delay_ns: ``(PINGS, 2)`` one-way delays of a ping and of its answer, used in turn.
     """
 
     client_id: int
@@ -76,6 +79,7 @@ class ClientSpec:
     size_factor: NDArray[np.float64]
     up_delay_ns: NDArray[np.int64]
     down_delay_ns: NDArray[np.int64]
+    ping_delay_ns: NDArray[np.int64]
 
     @property
     def frames(self) -> int:
@@ -171,15 +175,15 @@ class WorkloadOptions:
 
     def __post_init__(self) -> None:
         for name in ("clients", "devices", "seconds", "frame_scale"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"'{name}' = {getattr(self, name)}; it must be positive")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"'{name}' = {getattr(self, name)}; it must be positive and finite")
         for name in ("fps", "slo_ms", "speeds"):
             values = getattr(self, name)
-            if not values or not all(0 < value < float("inf") for value in values):
+            if not values or not all(0 < value < math.inf for value in values):
                 raise ConfigError(f"'{name}' = {values}; one or more positive numbers are needed")
         for name in ("warmup_s", "churn_per_min"):
-            if not getattr(self, name) >= 0:
-                raise ConfigError(f"'{name}' = {getattr(self, name)}; it must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"'{name}' = {getattr(self, name)}; it must be finite and not negative")
         for one in self.slowdowns:
             if one.device >= self.devices:
                 raise ConfigError(f"'slow' names device {one.device}; there are {self.devices} devices, counted from 0")
@@ -239,6 +243,7 @@ def _client(
         size_factor=options.frame_scale * _content(rng, frames),
         up_delay_ns=(base_ns + rng.exponential(jitter_ns, frames)).astype(np.int64),
         down_delay_ns=(base_ns + rng.exponential(jitter_ns, frames)).astype(np.int64),
+        ping_delay_ns=(base_ns + rng.exponential(jitter_ns, (PINGS, 2))).astype(np.int64),
     )
 
 

@@ -58,6 +58,13 @@ def test_every_frame_has_one_outcome_under_every_dispatcher(dispatcher: str, net
     assert summary.on_time > 0
 
 
+def test_clients_that_leave_before_their_first_frame_are_served_like_any_other() -> None:
+    options = WorkloadOptions(clients=2, seconds=3.0, warmup_s=0.0, churn_per_min=3000.0)
+    workload, rows, summary = simulate(options, GOOD, System("best-uniform"))
+    assert any(not client.frames for client in workload.clients), "or this test says nothing"
+    assert summary.frames_captured == len(rows.frames) > 0
+
+
 def test_a_good_link_loses_nothing() -> None:
     _, _, summary = simulate(SMALL, GOOD, OURS)
     assert summary.miss_rate == 0.0

@@ -13,6 +13,7 @@ from moonjelly.placement import (
     NO_PROMISE,
     Place,
     Running,
+    asked_variant,
     is_broken,
     kept,
     link_changed,
@@ -147,6 +148,26 @@ def test_a_link_that_fell_has_changed_and_a_small_change_is_none(now_bps: float,
     if link_changed(now_bps, planned_bps) and now_bps < planned_bps * (1.0 - BANDWIDTH_CHANGE - 1e-9):
         assert link_fell(now_bps, planned_bps)
     assert not link_changed(planned_bps, planned_bps)
+
+
+@given(BPS, BPS, st.lists(st.floats(0.0, 100.0), min_size=3, max_size=3), st.integers(0, 2), st.booleans())
+def test_a_client_is_asked_for_less_only_where_its_link_fell(
+    now_bps: float, planned_bps: float, budget_ms: list[float], variant: int, promised: bool
+) -> None:
+    asked_for: list[None] = []
+
+    def budgets() -> list[float]:
+        asked_for.append(None)
+        return budget_ms
+
+    place = Place(0, variant, 2, 20.0, promised)
+    asked = asked_variant(place, now_bps, planned_bps, budgets, 2.0)
+    assert asked <= variant
+    if not asked_for:
+        assert asked == variant
+    assert bool(asked_for) == (promised and link_fell(now_bps, planned_bps))
+    if asked_for and asked:
+        assert budget_ms[asked] >= 2.0 * place.infer_ms
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=30), st.integers(1, 2 * INTERVAL_NS))

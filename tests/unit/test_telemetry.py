@@ -61,6 +61,15 @@ def test_a_run_without_rows_is_not_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fps.csv", "summary.json"]
 
 
+def test_folders_and_files_without_a_table_are_set_aside_too(tmp_path: Path) -> None:
+    (tmp_path / "wifi.csv" / "seed-1").mkdir(parents=True)
+    (tmp_path / "summary.json").write_text("{}")
+    kept = set_aside(tmp_path, ("summary.json", "wifi.csv"))
+    assert kept is not None
+    assert (kept / "wifi.csv" / "seed-1").is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == ["earlier-1"]
+
+
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     path = tmp_path / "plans.csv"
     path.write_text("run,ts\n1,2\n")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from moonjelly.adaptation import next_variant
+from functools import partial
+
 from moonjelly.network import observe_response
-from moonjelly.placement import link_fell
+from moonjelly.placement import asked_variant
 from moonjelly.rpc import messages
 from moonjelly.types import Detections, Outcome
 from moonjelly.units import ServerInstant, ns_to_ms
@@ -118,10 +119,13 @@ class Answers:
         self._streams.end_if_done(session)
 
     def _next_variant(self, session: Session) -> int:
-        place = session.place
-        if not (place.promised and link_fell(session.bandwidth_bps, session.planned_bandwidth_bps)):
-            return place.variant
-        return next_variant(place.variant, self._state.budget(session), place.infer_ms, self._rules.latency_factor)
+        return asked_variant(
+            session.place,
+            session.bandwidth_bps,
+            session.planned_bandwidth_bps,
+            partial(self._state.budget, session),
+            self._rules.latency_factor,
+        )
 
     def overdue(self, now_ns: int) -> None:
         """Answer the frames whose deadline has passed, whatever their devices do."""
