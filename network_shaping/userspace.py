@@ -190,8 +190,12 @@ class _Link:
 
     async def until_up(self) -> None:
         """Wait for the end of an outage."""
-        now_s = self.now_s()
-        await asyncio.sleep(min(self.up_s(now_s) - now_s, _FOR_EVER_S))
+        while True:
+            now_s = self.now_s()
+            down_s = self.up_s(now_s) - now_s
+            if down_s <= 0.0:
+                return
+            await asyncio.sleep(min(down_s, _FOR_EVER_S))
 
     def up_s(self, now_s: float) -> float:
         """When something may pass at all: an outage of the uplink stops the way back, too."""

@@ -269,14 +269,23 @@ def _kill_group(leader: int) -> None:
         return  # nothing of it is left
 
 
+def _stat(pid: int) -> list[str]:
+    """What ``/proc`` says of a process after its name: its state comes first, when it started as the twentieth."""
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+
+
 def _start_time(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19])
+    return int(_stat(pid)[19])
 
 
 def _is_alive(pid: int, started: int) -> bool:
-    """Whether the very process that was recorded still runs; a reused process id does not count."""
+    """Whether the very process that was recorded still runs; a reused process id does not count.
+
+    Nor does one that has ended and that nobody has waited for: a container's first process often waits for none.
+    """
     try:
-        return _start_time(pid) == started
+        told = _stat(pid)
+        return told[0] not in "ZX" and int(told[19]) == started
     except (OSError, IndexError):
         return False
 

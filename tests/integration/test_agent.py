@@ -100,6 +100,18 @@ def test_a_killed_supervisor_is_vanished(tmp_path: Path) -> None:
     assert ask("wait", str(job), "--for", "exited", "--timeout-s", "30")["state"] == "vanished"
 
 
+def test_a_supervisor_that_has_ended_is_not_alive_though_nobody_has_waited_for_it() -> None:
+    process = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
+    started = agent._start_time(process.pid)
+    assert agent._is_alive(process.pid, started)
+    assert not agent._is_alive(process.pid, started + 1)
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert agent._start_time(process.pid) == started
+    assert not agent._is_alive(process.pid, started)
+    process.wait()
+
+
 def test_a_job_that_ends_while_it_is_asked_about_has_exited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "job.json").write_text('{"pid": 1, "started": 0}')
 
@@ -141,6 +153,7 @@ def test_processor_time_counts_from_go_and_includes_descendants(tmp_path: Path) 
 def test_waiting_for_several_returns_when_one_fails(tmp_path: Path) -> None:
     good, bad = str(tmp_path / "good"), str(tmp_path / "bad")
     ask("start", good, "--ready", *command(READY + "__import__('signal').pause()"))
+    ask("wait", good, "--for", "ready", "--timeout-s", "30")
     ask("start", bad, *command("raise SystemExit(4)"))
     states = say("wait", good, bad, "--for", "exited", "--timeout-s", "60")
     assert [one["state"] for one in states] == ["ready", "exited"]

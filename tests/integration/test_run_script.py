@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -38,7 +37,7 @@ def bare_path(tmp_path: Path) -> str:
 
 
 def run(clone: Path, path: str, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": path, "PYTHON": str(python), "HOME": os.environ.get("HOME", "/")}
+    environment = {"PATH": path, "PYTHON": str(python), "HOME": str(clone.parent)}  # no caches or settings of a user
     command = [str(clone / "run.sh"), "demo", "two words"]
     return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=100)
 

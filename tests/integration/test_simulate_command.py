@@ -107,7 +107,7 @@ def test_a_measurement_that_was_stopped_at_once_has_nothing_to_show(tmp_path: Pa
 
 
 def test_compare_with_one_instance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulate("compare", "--instances", 1, "--solver", "highs", "--time-limit", 5, "--out", tmp_path) == 0
+    assert simulate("compare", "--instances", 1, "--solver", "highs", "--time-limit", 60, "--out", tmp_path) == 0
     assert "proven optimal in" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "summary.json").read_text())["table"]) == 12
 

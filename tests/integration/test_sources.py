@@ -250,9 +250,9 @@ def test_a_camera_that_hangs_up_is_opened_again() -> None:
         assert source.take(10.0) is not None
         one.hang_up.set()
         wait_for(lambda: source.statistics.reconnects > 0, "the loss is noticed")
+        before = source.statistics.received
         one.hang_up.clear()
         one.show(20)
-        before = source.statistics.received
         wait_for(lambda: source.statistics.received > before, "it shows again")
         assert source.statistics.last_fault
         assert one.connections >= 2

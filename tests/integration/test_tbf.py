@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import select
 import signal
 import subprocess
 import time
@@ -32,15 +33,15 @@ print(came, flush=True)
 """
 SEND = """
 import socket, sys
-# Sends ten numbers from each number that it reads, and says so; at the end of its input 'end'.
+# Sends ten numbers from each number that it reads, and says so; anything else as it is.
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 client.bind(("", 4001))
 print("ready", flush=True)
-for line in sys.stdin:
-    for number in range(int(line), int(line) + 10):
-        client.sendto(b"%08d" % number + bytes(900), (sys.argv[1], 5001))
+for line in map(str.strip, sys.stdin):
+    words = [b"%08d" % (int(line) + one) + bytes(900) for one in range(10)] if line.isdigit() else [line.encode()]
+    for word in words:
+        client.sendto(word, (sys.argv[1], 5001))
     print("sent", flush=True)
-client.sendto(b"end", (sys.argv[1], 5001))
 """
 
 
@@ -180,19 +181,24 @@ def test_downlinks_are_told_by_their_address(pair: Pair, tmp_path: Path) -> None
     rate = trace(tmp_path, "50")
     links = ("--link", f"four={rate}", "--link", f"six={rate}")
     with shaper(pair, *links, "--to", f"four={SERVER_ADDRESS}", "--to", "six=fd00:7::2"):
-        subprocess.run(pair.python(pair.client, send, SERVER_ADDRESS), check=True, timeout=30)
-        four = sent_bytes(pair)
-        subprocess.run(pair.python(pair.client, send, "fd00:7::2", "fd00:7::3"), check=True, timeout=30)
-        both = sent_bytes(pair)
+        subprocess.run(pair.python(pair.client, send, SERVER_ADDRESS), check=True)
+        while not (four := sent_bytes(pair))["4d4a:10"]:  # the kernel asks for the neighbour first
+            time.sleep(0.01)
+        subprocess.run(pair.python(pair.client, send, "fd00:7::2", "fd00:7::3"), check=True)
+        while not (both := sent_bytes(pair))["4d4a:11"]:
+            time.sleep(0.01)
     assert four == {"4d4a:10": 1042, "4d4a:11": 0}
     assert both == {"4d4a:10": 1042, "4d4a:11": 1062}
 
 
 def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
-    """Rate 0 from second 2 to 7: what is sent then never comes, what is sent before and after does."""
+    """Up and down by turns: what is sent while it is down never comes, what is sent before and after does.
+
+    What is sent around a change is not judged, and sent again.
+    """
     out = tmp_path / "out"
     path = tmp_path / "timed.txt"
-    path.write_text("0\t50\n2\t0\n7\t50\n60\t50\n", encoding="utf-8")
+    path.write_text("0\t50\n2\t0\n4\t50\n", encoding="utf-8")
     counter, sender = (
         subprocess.Popen(
             pair.python(host, program, SERVER_ADDRESS), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -206,29 +212,33 @@ def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
     sender.stdout.readline()
     arguments = ("--link", f"a={path}", "--match", "a=sport:4001", "--out", str(out))
 
-    def changes() -> list[float]:
-        return [row.actual_bw for row in read_rows(out / "shaping.csv", ShapingRow)]
+    def link() -> tuple[bool, int]:
+        """Whether it is down, and how often it has changed."""
+        return "qdisc blackhole" in pair.qdiscs(), len(list(read_rows(out / "shaping.csv", ShapingRow)))
 
-    def until(wanted: list[float]) -> None:
-        while changes() != wanted:
-            time.sleep(0.01)
-
-    def send(first: int) -> None:
-        print(first, file=sender.stdin, flush=True)
+    def send(word: object) -> None:
+        print(word, file=sender.stdin, flush=True)
         assert sender.stdout is not None
         sender.stdout.readline()
 
+    numbers = itertools.count(0, 10)
+
+    def sent_while(down: bool) -> list[int]:
+        while True:
+            before, first = link(), next(numbers)
+            send(first)
+            if before[0] == down and link() == before:
+                return list(range(first, first + 10))
+            time.sleep(0.01)
+
     with shaper(pair, *arguments):
-        send(0)
-        until([50.0, 0.0])
-        send(100)
-        assert "qdisc blackhole" in pair.qdiscs()
-        assert changes() == [50.0, 0.0], "the machine was too slow for this test's outage"
-        until([50.0, 0.0, 50.0])
-        send(200)
-        sender.communicate(timeout=20)
-        assert json.loads(counter.stdout.readline()) == [*range(10), *range(200, 210)]
-    counter.communicate(timeout=20)
+        first, never, last = sent_while(down=False), sent_while(down=True), sent_while(down=False)
+        while not select.select([counter.stdout], [], [], 0.1)[0]:
+            send("end")
+        came = json.loads(counter.stdout.readline())
+    assert [number for number in came if number in {*first, *never, *last}] == first + last
+    for process in (sender, counter):
+        process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -243,6 +253,7 @@ def test_a_shaper_that_is_stopped_while_it_starts_leaves_nothing(pair: Pair, num
     )
     while not owner_files():  # it is about to change the interface
         assert process.poll() is None
+        time.sleep(0.001)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from moonjelly.clock import ManualClock
+from moonjelly.clock import Clock, ManualClock
 from moonjelly.telemetry import CsvLog, ShapingRow, read_rows
 from network_shaping.pacing import MAX_CHUNK_BYTES
 from network_shaping.traces import Trace
@@ -61,9 +61,9 @@ async def target(echo: bool = False) -> AsyncIterator[Target]:
 
 @contextlib.asynccontextmanager
 async def shaped(
-    port: int, *links: LinkSpec, log: CsvLog[ShapingRow] | None = None
+    port: int, *links: LinkSpec, log: CsvLog[ShapingRow] | None = None, clock: Clock | None = None
 ) -> AsyncIterator[dict[str, tuple[str, int]]]:
-    shaper = UserspaceShaper(("127.0.0.1", port), links, log)
+    shaper = UserspaceShaper(("127.0.0.1", port), links, log, clock=clock)
     addresses = await shaper.start()
     try:
         yield addresses
@@ -120,8 +120,8 @@ async def test_connections_of_a_link_share_it() -> None:
 
 
 async def test_the_queue_stays_with_the_sender() -> None:
-    """A sender on a slow link is stopped after what small buffers hold, not after megabytes."""
-    async with target() as server, shaped(server.port, link(0.1)) as at:
+    """A sender on a link that stands nearly still is stopped after what small buffers hold, not after megabytes."""
+    async with target() as server, shaped(server.port, link(0.001)) as at:
         with socket.socket() as client:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
             client.connect(at["c0"])
@@ -152,13 +152,15 @@ async def test_an_outage_stops_the_way_back_and_new_connections() -> None:
 
 
 async def test_who_gives_up_in_an_outage_was_never_there() -> None:
-    spec = LinkSpec("c0", Trace.uniform("test", [0.0, 80e6], 0.5))
-    async with target(echo=True) as server, shaped(server.port, spec) as at:
+    spec, clock = LinkSpec("c0", Trace.uniform("test", [0.0, 80e6], 0.5)), ManualClock()
+    async with target(echo=True) as server, shaped(server.port, spec, clock=clock) as at:
         _, given_up = await asyncio.open_connection(*at["c0"])
         given_up.write(b"old")
         given_up.close()
+        await given_up.wait_closed()
         reader, writer = await asyncio.open_connection(*at["c0"])
         writer.write(b"new")
+        clock.advance_ns(600_000_000)
         assert await reader.readexactly(3) == b"new"
         writer.close()
     assert server.received == b"new"
