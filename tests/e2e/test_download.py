@@ -64,7 +64,7 @@ def server(data_dir: Path) -> Iterator[FileServer]:
 
 def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(root / "download_data.sh"), *arguments], capture_output=True, text=True, check=False, timeout=60
+        [str(root / "download_data.sh"), *arguments], capture_output=True, text=True, check=False, timeout=200
     )
 
 

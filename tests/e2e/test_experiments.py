@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 
 from cli.testbed import machines
 from cli.testbed.layout import Layout
+from tests.support.serving import ended_at_last, until
 
 NAME = f"e{os.getpid()}"
 """Of this process, so that two test runs on one host leave each other's testbed alone."""
@@ -45,6 +47,7 @@ class Bench:
     layout: Layout
     root: Path
     out: Path
+    running: contextlib.ExitStack
 
     def command(self, *words: str) -> list[str]:
         return machines.command_in(self.layout.manager, [sys.executable, "-m", "cli", "experiment", *words])
@@ -52,7 +55,7 @@ class Bench:
     def sweep(self, *words: str) -> list[str]:
         """A small sweep of simulated executors over relays, whose processes may wait as long as they must."""
         fixed = ["--zoo", "yolov4", "--runtime", "simulated", "--kind", "reference-gpu", "--devices", "1"]
-        fixed += ["--slo-ms", "150", "--repetitions", "1", "--retries", "0", "--starved-ms", "10000"]
+        fixed += ["--slo-ms", "5000", "--repetitions", "1", "--retries", "0", "--starved-ms", "1000000"]
         fixed += ["--traces", "lte_upload_trace", "--shaping", "relay", "--out", str(self.out)]
         return self.command("run", *fixed, *words)
 
@@ -60,9 +63,12 @@ class Bench:
         return {**os.environ, "MOONJELLY_HOSTS": str(machines.hosts_file(self.layout)), "COLUMNS": "200", **more}
 
     def start(self, command: list[str]) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        """Begun here, ended at the latest with the test."""
+        process = subprocess.Popen(
             command, cwd=self.root, env=self.environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+        self.running.enter_context(ended_at_last(process))
+        return process
 
     def call(self, command: list[str], **more: str) -> tuple[int, str]:
         done = subprocess.run(
@@ -83,7 +89,7 @@ class Bench:
             for pid in self.pids(machine.role):
                 try:
                     line = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").strip()
-                except FileNotFoundError:
+                except OSError:  # it has ended, perhaps while it was read
                     continue
                 if line and ("sshd" in line.split()[0]) == sshd:
                     found.append(f"{machine.role} {pid} {line}")
@@ -109,6 +115,16 @@ class Bench:
     def is_clear(self) -> bool:
         return not self.processes() and not self.files()
 
+    def clear(self) -> None:
+        """Remove what a test that failed has left, so that the next one begins with nothing."""
+        for role in ("server", "client0", "client1"):
+            for line in self.processes():
+                if line.startswith(f"{role} "):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(int(line.split()[1]), signal.SIGKILL)
+        for path in self.files():
+            shutil.rmtree(path, ignore_errors=True)
+
     def record(self, run: str) -> dict[str, Any]:
         told: dict[str, Any] = json.loads((self.out / run / "run.json").read_text())
         return told
@@ -116,21 +132,18 @@ class Bench:
 
 @pytest.fixture
 def bench(layout: Layout, root: Path, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(layout, root, tmp_path / "experiment manager")
-    assert made.is_clear(), (made.processes(), made.files())
-    yield made
-    until(made.is_clear, lambda: f"{made.processes()} {made.files()}")
-
-
-def until(condition: Callable[[], bool], why: Callable[[], str] = str, timeout_s: float = ENDED_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, why()
-        time.sleep(0.05)
+    with contextlib.ExitStack() as running:
+        made = Bench(layout, root, tmp_path / "experiment manager", running)
+        assert made.is_clear(), (made.processes(), made.files())
+        yield made
+    try:
+        until(made.is_clear, lambda: f"{made.processes()} {made.files()}")
+    finally:
+        made.clear()
 
 
 def run_name(count: int, fps: int) -> str:
-    return f"lte_upload_trace/multiset/clients-{count}_slo-150_fps-{fps}_synthetic/iter-0"
+    return f"lte_upload_trace/multiset/clients-{count}_slo-5000_fps-{fps}_synthetic/iter-0"
 
 
 def test_a_killed_managers_sweep_resumes_and_leaves_nothing(bench: Bench) -> None:
@@ -159,7 +172,7 @@ def test_a_killed_managers_sweep_resumes_and_leaves_nothing(bench: Bench) -> Non
     assert {path.name for path in (logs / "client").iterdir()} == {"host_0", "host_1"}
     for name in ("server/frame_stats.csv", "server/plans.csv", "network/client0/shaping.csv", "jobs/server/exit.json"):
         assert (logs / name).exists(), name
-    assert json.loads((bench.out / second / "summary.json").read_text())["clients"][1]["slo_ms"] == 150
+    assert json.loads((bench.out / second / "summary.json").read_text())["clients"][1]["slo_ms"] == 5000
     assert json.loads((bench.out / "summary.json").read_text())["runs"] == {"all": 2, "done": 2}
 
 
@@ -175,7 +188,7 @@ def test_ctrl_c_stops_everything_everywhere(bench: Bench) -> None:
 
 def test_a_failed_run_is_repeated_and_keeps_its_logs(bench: Bench) -> None:
     status, said = bench.call(bench.sweep("--clients", "1", "--fps", "15", "--runtime", "none-such", "--retries", "1"))
-    run = "lte_upload_trace/multiset/clients-1_slo-150_fps-15_synthetic/iter-0"
+    run = "lte_upload_trace/multiset/clients-1_slo-5000_fps-15_synthetic/iter-0"
     assert status == 1
     assert "none-such" in bench.record(run)["reason"], said
     assert bench.record(run)["state"] == "failed"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from moonjelly import profiles
+from tests.support.serving import ended_at_last
 
 SCRIPT = "src/server/profiler/run.sh"
 
@@ -30,7 +31,7 @@ def test_it_runs_from_its_own_folder_and_writes_jellyfish_s_files(root: Path, tm
         env=environment,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=140,
     )
     assert done.returncode == 0, done.stderr
     assert sorted(file.name for file in (tmp_path / "reference-gpu" / "latency").iterdir()) == [
@@ -39,7 +40,7 @@ def test_it_runs_from_its_own_folder_and_writes_jellyfish_s_files(root: Path, tm
     ]
     assert "frames/s at 2" in done.stdout
     again = subprocess.run(
-        [str(root / SCRIPT), *arguments], cwd="/", env=environment, capture_output=True, text=True, timeout=100
+        [str(root / SCRIPT), *arguments], cwd="/", env=environment, capture_output=True, text=True, timeout=140
     )
     assert again.returncode == 1
     assert "never overwritten" in again.stderr
@@ -56,9 +57,8 @@ def test_a_signal_stops_it_cleanly_and_it_resumes(root: Path, tmp_path: Path, nu
         "zoo": "yolov4",
     }
     command = [str(root / SCRIPT), "--runtime", "simulated", "--kind", "reference-gpu", "--out", str(tmp_path)]
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with ended_at_last(process):
         assert process.stdout is not None
         while not re.search(r"\d+ %", process.stdout.readline()):
             assert process.poll() is None
@@ -67,7 +67,7 @@ def test_a_signal_stops_it_cleanly_and_it_resumes(root: Path, tmp_path: Path, nu
     assert process.returncode == 3, error
     assert "to go. The same command goes on from here." in out
     assert "Traceback" not in error
-    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=140)
     assert resumed.returncode == 0, resumed.stderr
     rows = profiles.read_latency(tmp_path / "reference-gpu" / "latency" / "profile_latency_128.txt", "128")
     assert {batch: len(times) for batch, times in rows.items()} == {1: 40, 2: 40}

@@ -17,37 +17,39 @@ from tests.support.serving import WireClient, jpeg, running_server, welcomed, wr
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 PICTURE = jpeg(64)
-FRAMES = 39
+ROUNDS = 13
+FRAMES = 3 * ROUNDS
 
 
-async def stream(port: int, number: int, group: str = DEFAULT_GROUP) -> list[Outcome]:
-    """Three frames at a time."""
-    async with welcomed(port, name=f"camera {number}", slo_ms=400.0 + 100.0 * number, group=group) as client:
+async def stream(port: int, number: int, group: str = DEFAULT_GROUP) -> None:
+    """Three frames at a time, until so many have been answered in time: a new plan may cost some."""
+    slo_ms = 20_000.0 + 100.0 * number
+    async with welcomed(port, name=f"camera {number}", slo_ms=slo_ms, group=group) as client:
         await client.placed()
-        outcomes = []
-        for first in range(1, FRAMES + 1, 3):
+        in_time, first = 0, 1
+        while in_time < FRAMES:
             for frame_id in range(first, first + 3):
                 await client.frame(frame_id, PICTURE)
-            outcomes += [(await client.result(frame_id)).outcome for frame_id in range(first, first + 3)]
-        return outcomes
+            for frame_id in range(first, first + 3):
+                in_time += (await client.result(frame_id)).outcome is Outcome.ON_TIME
+            first += 3
 
 
 async def test_a_live_servers_decisions_come_out_the_same(tmp_path: Path) -> None:
     with running_server(tmp_path) as server:
-        answers = await asyncio.gather(*(stream(server.port, number) for number in range(6)))
-    assert sum(map(len, answers)) == 6 * FRAMES
+        await asyncio.gather(*(stream(server.port, number) for number in range(6)))
 
     recording = replay.read_recording(tmp_path / "server")
-    assert len(recording.frames) > 3 * FRAMES
+    assert len(recording.frames) >= 6 * FRAMES
     profile = load_zoo(tmp_path / "zoo").profile("paper-gpu")
     agreement = replay.ask_again(recording, {DEFAULT_GROUP: profile}, dispatching.DEFAULT)
-    assert agreement.decisions > 20
+    assert agreement.decisions >= ROUNDS
     assert agreement.mismatches == ()
 
     measured = replay.measured(recording)
     predicted = replay.predicted(recording, {DEFAULT_GROUP: profile}, dispatching.DEFAULT, 1.0, seed=0)
     assert predicted.ran + predicted.dropped == len(recording.frames)
-    assert measured.ran > 0
+    assert measured.ran >= 6 * FRAMES
 
 
 async def test_an_overloaded_servers_decisions_come_out_the_same(tmp_path: Path) -> None:
@@ -69,15 +71,14 @@ async def test_an_overloaded_servers_decisions_come_out_the_same(tmp_path: Path)
         for client in clients:
             await client.placed()
         await asyncio.gather(*(burst(client, 1) for client in clients))
-        (executor,) = server.children("server.executor")
-        executor.suspend()  # a batch that takes longer than the deadlines
-        try:
-            late = await asyncio.gather(*(burst(client, 11) for client in clients))
-        finally:
-            executor.resume()
-        await asyncio.gather(*(burst(client, 21) for client in clients))
+        waited, first = 0, 11
+        while waited < 20:  # on a machine that stands still, too, frames are late when they come
+            with server.standing_still():  # a batch that takes longer than the deadlines
+                late = await asyncio.gather(*(burst(client, first) for client in clients))
+            waited += sum("waited for device 0" in reason for reasons in late for reason in reasons)
+            first += 10
+        await asyncio.gather(*(burst(client, first) for client in clients))
 
-    assert sum("its deadline passed" in reason for reasons in late for reason in reasons) >= 20
     decisions = list(read_rows(tmp_path / "server" / "dispatch.csv", DispatchRow))
     assert sum(len(row.overdue.split()) for row in decisions) >= 20
     recording = replay.read_recording(tmp_path / "server")
@@ -102,7 +103,7 @@ async def test_two_groups_come_out_the_same_while_devices_change_between_them(tm
     assert {row.group for row in recording.frames} == {"a", "b"}
     profiles = {group: load_zoo(place).profile("paper-gpu") for group, place in zoos.items()}
     agreement = replay.ask_again(recording, profiles, dispatching.DEFAULT)
-    assert agreement.decisions > 20
+    assert agreement.decisions >= ROUNDS
     assert agreement.mismatches == ()
     predicted = replay.predicted(recording, profiles, dispatching.DEFAULT, 1.0, seed=0)
     assert predicted.ran + predicted.dropped == len(recording.frames)

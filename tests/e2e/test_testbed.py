@@ -15,6 +15,7 @@ import pytest
 from cli.testbed import machines
 from cli.testbed.layout import Layout
 from network_shaping.ownership import DIRECTORY
+from tests.support.serving import ended_at_last
 
 pytestmark = pytest.mark.netns
 NAME = f"t{os.getpid()}"
@@ -43,13 +44,13 @@ def namespaces() -> list[str]:
 
 def run_on(layout: Layout, role: str, *command: str) -> subprocess.CompletedProcess[str]:
     place = next(machine for machine in layout.machines if machine.role == role)
-    return subprocess.run(machines.command_in(place, command), capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(machines.command_in(place, command), capture_output=True, text=True, check=False, timeout=200)
 
 
 def test_machines_reach_one_another_and_have_no_name_servers(layout: Layout) -> None:
     probe = (
         "import socket, pathlib, sys\n"
-        "for host in sys.argv[1:]: socket.create_connection((host, 22), timeout=5).close()\n"
+        "for host in sys.argv[1:]: socket.create_connection((host, 22), timeout=60).close()\n"
         "print('nameserver' in pathlib.Path('/etc/resolv.conf').read_text())"
     )
     done = run_on(layout, "manager", sys.executable, "-c", probe, "server", "client0", "client1")
@@ -97,7 +98,7 @@ def test_down_after_the_maker_was_killed() -> None:
         f"machines.up(Layout({NAME!r})); print(json.dumps('up'), flush=True)\n"
         f"os.kill(os.getpid(), {int(signal.SIGKILL)})"
     )
-    done = subprocess.run([sys.executable, "-c", maker], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([sys.executable, "-c", maker], capture_output=True, text=True, check=False, timeout=200)
     assert json.loads(done.stdout) == "up"
     assert done.returncode == -signal.SIGKILL
     assert len(namespaces()) == 3
@@ -172,7 +173,8 @@ def test_the_command_takes_the_place_of_the_one_that_starts_it(layout: Layout, r
     """So that Ctrl-C is its own to act on: a sweep has remote processes to stop before it ends."""
     words = [sys.executable, "-m", "cli", "testbed", "run", "--name", NAME, "--", "sh", "-c", "echo $$"]
     started = subprocess.Popen(words, cwd=root, stdout=subprocess.PIPE, text=True)
-    assert int(started.communicate(timeout=60)[0]) == started.pid
+    with ended_at_last(started):
+        assert int(started.communicate(timeout=200)[0]) == started.pid
 
 
 def _pids(namespace: str) -> list[str]:
@@ -183,6 +185,6 @@ def _alive(pid: int) -> bool:
     """Whether it still runs; an orphan that nobody has reaped yet does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except OSError:  # also while it is being read
         return False
     return state != "Z"

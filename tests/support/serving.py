@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -96,6 +98,33 @@ class Server:
     def errors(self) -> str:
         """What it wrote on stderr so far."""
         return self.stderr.read_text()
+
+
+def free_port() -> int:
+    """One below those that outgoing connections take, so that none takes it while its server restarts."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii").split()[0])
+    for port in random.sample(range(1024, lowest), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")
+
+
+def until(condition: Callable[[], bool], why: str | Callable[[], str] = "what was waited for never came") -> None:
+    """Wait for what must come, long enough for any machine."""
+    deadline = time.monotonic() + 100.0
+    while not condition():
+        assert time.monotonic() < deadline, why if isinstance(why, str) else why()
+        time.sleep(0.05)  # the state of another process has no event to wait for
+
+
+@contextlib.contextmanager
+def ended_at_last(process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Whatever happens meanwhile, ``process`` does not outlive its test."""
+    with process:
+        try:
+            yield
+        finally:
+            process.kill()
 
 
 def command_line(process: psutil.Process) -> str:
