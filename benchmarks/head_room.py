@@ -17,6 +17,7 @@ from moonjelly.clock import CpuClock
 from moonjelly.planning.head_room import DEFAULT_RHO
 from moonjelly.reference import reference_profile
 from simulation import study
+from simulation.study import StudyOptions
 from simulation.systems import System
 from simulation.workload import Timing, WorkloadOptions
 
@@ -40,9 +41,9 @@ LOSS = 0.01
 
 def measure(load: WorkloadOptions, rho: float, seeds: range) -> tuple[float, float]:
     """Miss rate and effective accuracy, means over seeds."""
-    profile = reference_profile(max_batch=12)
     system = replace(System(), rho=rho)
-    runs = [study.simulate(load, "wifi_trace", profile, system, seed, CpuClock()) for seed in seeds]
+    options = StudyOptions(("wifi_trace",), (system,), seeds, load, reference_profile(max_batch=12))
+    runs = [study.simulate(options, run, CpuClock()) for run in options.runs()]
     return statistics.fmean(run.miss_rate for run in runs), statistics.fmean(run.effective_accuracy for run in runs)
 
 

@@ -14,6 +14,7 @@ import sys
 from moonjelly.clock import CpuClock
 from moonjelly.reference import reference_profile
 from simulation import study
+from simulation.study import StudyOptions
 from simulation.systems import System
 from simulation.workload import WorkloadOptions
 
@@ -28,14 +29,14 @@ def main() -> int:
     options = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
     workload = WorkloadOptions(clients=8, fps=(15.0,), slo_ms=(75.0, 100.0, 150.0), seconds=options.seconds)
-    profile = reference_profile(max_batch=12)
     factors = []
-    for seed in range(options.seed, options.seed + options.runs):
-        row = study.simulate(workload, "lte-city", profile, System(), seed, CpuClock())
+    seeds = range(options.seed, options.seed + options.runs)
+    fleet = StudyOptions(("lte-city",), (System(),), seeds, workload, reference_profile(max_batch=12))
+    for run in fleet.runs():
+        row = study.simulate(fleet, run, CpuClock())
         factors.append(row.real_time_factor)
-        print(
-            f"seed {seed}: {row.frames} frames, {row.plans} plans, {row.cpu_s:.2f} s CPU, {factors[-1]:.1f} x real time"
-        )
+        spent = f"{row.cpu_s:.2f} s CPU, {factors[-1]:.1f} x real time"
+        print(f"seed {run.seed}: {row.frames} frames, {row.plans} plans, {spent}")
     factor = statistics.median(factors)
     print(f"{factor:.1f} x real time (bar: {BAR:.0f} x)")
     return 0 if factor >= BAR else 1

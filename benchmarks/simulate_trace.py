@@ -21,7 +21,7 @@ from moonjelly.clock import CpuClock
 from moonjelly.errors import MoonjellyError
 from moonjelly.reference import reference_profile
 from simulation import study
-from simulation.study import RunFigures
+from simulation.study import StudyOptions
 from simulation.systems import parse
 from simulation.workload import WorkloadOptions
 
@@ -78,11 +78,9 @@ def measure(setting: Setting, system: str, options: argparse.Namespace) -> Means
         warmup_s=8.0,
         frame_scale=setting.frame_scale,
     )
-    profile = reference_profile(max_batch=12)
-    rows: list[RunFigures] = [
-        study.simulate(workload, setting.trace, profile, parse(system), options.seed + number, CpuClock())
-        for number in range(options.seeds)
-    ]
+    seeds = range(options.seed, options.seed + options.seeds)
+    runs = StudyOptions((setting.trace,), (parse(system),), seeds, workload, reference_profile(max_batch=12))
+    rows = [study.simulate(runs, run, CpuClock()) for run in runs.runs()]
     return Means(
         statistics.fmean(row.miss_rate for row in rows),
         statistics.fmean(row.miss_rate_outside_outages for row in rows),

@@ -11,7 +11,9 @@ from pathlib import Path
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError
 from moonjelly.profiles import Profile
+from moonjelly.summary import Summary
 from moonjelly.telemetry import FrameRow
+from moonjelly.units import NS_PER_S
 from network_shaping.catalogue import resolve
 from simulation.engine import Engine, RunRows
 from simulation.results import accuracy_as_sized, summary_of, write_run
@@ -116,30 +118,42 @@ class RunFigures:
 
 
 def simulate(
-    options: WorkloadOptions,
-    trace_name: str,
-    profile: Profile,
-    system: System,
-    seed: int,
+    options: StudyOptions,
+    run: StudyRun,
     cpu_clock: Clock,
     out: Path | None = None,
     provenance: tuple[Mapping[str, str], Mapping[str, object]] = ({}, {}),
 ) -> RunFigures:
-    """Draw one workload, run one system on it, and write its logs under ``out``."""
-    workload = draw(options, resolve(trace_name, seed=seed, seconds=TRACE_SECONDS), profile, seed)
+    """Draw a run's workload, let its system serve it, and write its logs into its folder below ``out``.
+
+    Args:
+        options: of the study.
+        run: one of its runs.
+        cpu_clock: measures the simulation; no result depends on what it says.
+        out: of the study; ``None``: nothing is written.
+        provenance: versions and machine, for ``summary.json``.
+    """
+    trace = resolve(run.trace, seed=run.seed, seconds=TRACE_SECONDS)
+    workload = draw(options.workload, trace, options.profile, run.seed)
     started_ns = cpu_clock.now_ns()
-    rows = Engine(workload, system, cpu_clock).run()
-    cpu_s = (cpu_clock.now_ns() - started_ns) / 1e9
+    rows = Engine(workload, run.system, cpu_clock).run()
+    cpu_s = (cpu_clock.now_ns() - started_ns) / NS_PER_S
     summary = summary_of(workload, rows, *provenance)
     if out is not None:
-        write_run(out, workload, rows, summary)
+        write_run(out / run.folder, workload, rows, summary)
+    return _figures(options.workload, run, workload, rows, summary, cpu_s)
+
+
+def _figures(
+    options: WorkloadOptions, run: StudyRun, workload: Workload, rows: RunRows, summary: Summary, cpu_s: float
+) -> RunFigures:
     return RunFigures(
-        trace=trace_name,
-        system=system.name,
-        policy=system.policy,
-        dispatcher=system.dispatcher,
-        network=system.network,
-        seed=seed,
+        trace=run.trace,
+        system=run.system.name,
+        policy=run.system.policy,
+        dispatcher=run.system.dispatcher,
+        network=run.system.network,
+        seed=run.seed,
         clients=options.clients,
         fps=" ".join(f"{value:g}" for value in options.fps),
         slo_ms=" ".join(f"{value:g}" for value in options.slo_ms),
@@ -174,7 +188,7 @@ def miss_rate_outside_outages(workload: Workload, rows: RunRows) -> float:
 
 def _near_outage(spec: ClientSpec, row: FrameRow) -> bool:
     trace = spec.trace
-    captured_s = (row.capture_ts - spec.clock_offset_ns) / 1e9
+    captured_s = (row.capture_ts - spec.clock_offset_ns) / NS_PER_S
     edge_s, end_s = max(0.0, captured_s - spec.slo_ms / 1000), captured_s + spec.slo_ms / 1000
     while edge_s < end_s:
         if trace.rate_bps(edge_s) == 0.0:

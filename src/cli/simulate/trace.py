@@ -98,17 +98,7 @@ def _study(options: StudyOptions, out: Path) -> None:
     with collecting(out / "runs.csv", RunFigures, "runs", len(runs)) as found:
         for run in runs:
             found.begin(f"{Path(run.trace).name} {run.system.name} seed {run.seed}")
-            row = study.simulate(
-                options.workload,
-                run.trace,
-                options.profile,
-                run.system,
-                run.seed,
-                CpuClock(),
-                out / run.folder,
-                provenance,
-            )
-            found.add((row,))
+            found.add((study.simulate(options, run, CpuClock(), out, provenance),))
     found.explain()
     console.print(_table(found.rows))
     slowest = min(row.real_time_factor for row in found.rows)
