@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from moonjelly.telemetry import ShapingRow, read_rows
+from moonjelly.telemetry import ShapingRow
 from network_shaping.ownership import DIRECTORY
 from tests.support import namespaces
 from tests.support.namespaces import INTERFACE, SERVER_ADDRESS, Pair
+from tests.support.serving import rows_so_far
 
 pytestmark = pytest.mark.netns
 
@@ -214,7 +215,7 @@ def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
 
     def link() -> tuple[bool, int]:
         """Whether it is down, and how often it has changed."""
-        return "qdisc blackhole" in pair.qdiscs(), len(list(read_rows(out / "shaping.csv", ShapingRow)))
+        return "qdisc blackhole" in pair.qdiscs(), len(rows_so_far(out / "shaping.csv", ShapingRow))
 
     def send(word: object) -> None:
         print(word, file=sender.stdin, flush=True)
