@@ -79,7 +79,7 @@ def running(tmp_path: Path, options: SimulationOptions, dispatcher: str = DEFAUL
     answers = GroupAnswers(dict.fromkeys(zoos, SyntheticAnswers(2)))
     executor = Counting(merged_profile(profiles), options, answers)
     ours, theirs = pair()
-    ours.settimeout(20)
+    ours.settimeout(100)
     channel, arena = Channel(theirs), create_arena("test", 8, 4096)
     intake = DirectIntake(channel, lambda submit: None)
     models = ResidentModels(executor, zoos, 2, 0, intake.post)
@@ -91,7 +91,7 @@ def running(tmp_path: Path, options: SimulationOptions, dispatcher: str = DEFAUL
         yield Device(end, models, executor)
     finally:
         end.close()
-        thread.join(20)
+        thread.join(100)
         assert not thread.is_alive()
         models.close()
         intake.close()

@@ -44,7 +44,6 @@ def run(program: str, *arguments: str) -> tuple[int, str, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     )
     return done.returncode, done.stdout, done.stderr

@@ -122,5 +122,5 @@ def test_planning_is_light_until_a_solver_is_needed() -> None:
         "for name in policy_names(): create_policy(name)\n"
         "print(sorted({'torch', 'grpc', 'highspy', 'docplex', 'cplex', 'pydantic'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -39,7 +39,7 @@ def bare_path(tmp_path: Path) -> str:
 def run(clone: Path, path: str, python: str | Path = sys.executable) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": path, "PYTHON": str(python), "HOME": str(clone.parent)}  # no caches or settings of a user
     command = [str(clone / "run.sh"), "demo", "two words"]
-    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, timeout=100)
+    return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True)
 
 
 def test_a_clone_runs_installs_once_and_may_be_moved(clone: Path, bare_path: str) -> None:

@@ -79,7 +79,7 @@ def shaper(pair: Pair, *arguments: str) -> Iterator[tuple[subprocess.Popen[str],
 
 def run(pair: Pair, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        pair.shaping(*arguments), capture_output=True, text=True, env=namespaces.environment(), check=False, timeout=60
+        pair.shaping(*arguments), capture_output=True, text=True, env=namespaces.environment(), check=False
     )
 
 
@@ -148,7 +148,7 @@ def test_a_link_s_connections_are_its_own_whatever_their_port(pair: Pair, tmp_pa
         with shaper(pair, *links, "--target", f"{SERVER_ADDRESS}:5001") as (_, ready):
             ports = ready["ports"]
             assert isinstance(ports, list)
-            subprocess.run(pair.python(pair.client, send, str(ports[1])), check=True, timeout=60)
+            subprocess.run(pair.python(pair.client, send, str(ports[1])), check=True)
             sent = sent_bytes(pair)
     finally:
         server.kill()

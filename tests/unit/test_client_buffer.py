@@ -56,7 +56,7 @@ def test_closing_lets_a_waiting_reader_and_a_waiting_taker_go() -> None:
     reader = threading.Thread(target=lambda: buffer.put(picture(99)))
     reader.start()
     buffer.close()
-    reader.join(10)
+    reader.join(100)
     assert not reader.is_alive()
     assert taken(buffer) == list(range(QUEUE_FRAMES))
     assert buffer.take(60.0) is None
