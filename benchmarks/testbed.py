@@ -190,7 +190,8 @@ def as_live(spec: ClientSpec, frames: pd.DataFrame, trace: str, seed: int, begun
     ticks = (sent["seconds"] * spec.fps).round().astype(int)
     known = pd.Series((sent["frame_wire_size"] / expected).to_numpy(dtype=np.float64), ticks)
     size_factor = known.reindex(range(spec.frames)).ffill().bfill().to_numpy()
-    return replace(spec, trace=link.at_offset(link.offset_s + elapsed_s), size_factor=size_factor)
+    trace = link.at_offset(link.offset_s + elapsed_s)
+    return replace(spec, trace=trace, size_factor=size_factor, outages_stop_answers=False)
 
 
 def begun_ns(run: Path) -> dict[int, float]:

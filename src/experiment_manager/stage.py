@@ -17,6 +17,8 @@ from moonjelly.interrupts import deferred
 from network_shaping.catalogue import at_random
 
 READY_TIMEOUT_S = 300.0
+_REGISTER_S = 120.0
+"""For a client to reach the server: its place of the trace may be in the middle of an outage."""
 LEASE_S = 90.0
 """How long the processes of a run outlive a manager that says nothing."""
 _RENEW_S = 15.0
@@ -205,6 +207,7 @@ class Stage:
                 *("--server", addresses[device.client_id], "--client-id", str(device.client_id)),
                 *("--source", source_of(self._run, device), "--seed", str(self._run.seed + device.client_id)),
                 *("--slo-ms", f"{device.slo_ms:g}", "--fps", f"{device.fps:g}"),
+                *("--register-timeout-s", f"{_REGISTER_S:g}"),
                 *("--seconds", f"{sweep.warmup_s + sweep.seconds:g}"),
                 *(("--pre-encoded", str(sweep.pre_encoded)) if sweep.pre_encoded else ()),
                 *(("--padded",) if sweep.padded else ()),

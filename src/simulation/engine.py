@@ -208,4 +208,5 @@ class Engine:
             adapter = JellyfishClient(stream, view, self._timing.rtt_ms, offset)
         else:
             adapter = AdaptiveClient(stream, view)
-        return SimulatedClient(spec, adapter, Uplink(spec.trace))
+        rng = np.random.default_rng([self._workload.seed, 4, spec.client_id])
+        return SimulatedClient(spec, adapter, Uplink(spec.trace), rng)

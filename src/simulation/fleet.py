@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from moonjelly import network
 from moonjelly.adaptation import Skip, SkipReason
+from moonjelly.backoff import Backoff
 from moonjelly.network import Exchange
 from moonjelly.profiles import Profile
 from moonjelly.telemetry import FrameRow
@@ -33,6 +36,7 @@ class SimulatedClient:
     """One client.
 
     Attributes:
+        rng: spreads its first attempts to connect again.
         channel: number of its connection; what belongs to an older one is lost.
         connected: whether it has one.
         lost_ns: when it gave the last one up.
@@ -46,6 +50,7 @@ class SimulatedClient:
     spec: ClientSpec
     adapter: Adapter
     uplink: Uplink
+    rng: np.random.Generator
     channel: int = 0
     connected: bool = True
     lost_ns: int = 0
@@ -80,7 +85,7 @@ class SimulatedClient:
 
     def deliver(self, now_ns: int, delay_ns: int) -> int | None:
         """Send a small message down; returns when it is at the client, ``None`` if never."""
-        usable_ns = self.uplink.usable_ns(now_ns)
+        usable_ns = self.uplink.usable_ns(now_ns) if self.spec.outages_stop_answers else now_ns
         if usable_ns is None:
             return None
         self.down_ns = max(self.down_ns, usable_ns + delay_ns)
@@ -288,7 +293,8 @@ class Fleet:
         client.lost_ns = now_ns
         client.adapter.reset()
         self._lose_outstanding(client, "the link was lost")
-        self._agenda.add(now_ns, events.ReconnectDue(client.spec.client_id))
+        pause_ns = round(Backoff().failed().delay_s(client.rng.random()) * NS_PER_S)
+        self._agenda.add(now_ns + pause_ns, events.ReconnectDue(client.spec.client_id))
 
     def _lose_outstanding(self, client: SimulatedClient, reason: str) -> None:
         for frame in client.outstanding.values():

@@ -66,6 +66,8 @@ class ClientSpec:
         up_delay_ns: ``(frames,)`` one-way delay of each frame beside its transfer.
         down_delay_ns: ``(frames,)`` one-way delay of its acknowledgement and its answer.
         ping_delay_ns: ``(PINGS, 2)`` one-way delays of a ping and of its answer, used in turn.
+        outages_stop_answers: an outage of the uplink stops the way back, too, as a radio's does and the relay's; tc on
+            a client machine stops only what clients send.
     """
 
     client_id: int
@@ -80,6 +82,7 @@ class ClientSpec:
     up_delay_ns: NDArray[np.int64]
     down_delay_ns: NDArray[np.int64]
     ping_delay_ns: NDArray[np.int64]
+    outages_stop_answers: bool = True
 
     @property
     def frames(self) -> int:

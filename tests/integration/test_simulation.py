@@ -103,6 +103,20 @@ def test_an_outage_costs_little_more_than_itself() -> None:
     assert summary.lost > 0
 
 
+@pytest.mark.parametrize("stop_answers", [True, False])
+def test_an_outage_stops_the_way_back_unless_only_what_clients_send_is_dropped(stop_answers: bool) -> None:
+    workload = draw(dataclasses.replace(SMALL, seconds=40.0), OUTAGE, PROFILE, 1)
+    clients = tuple(dataclasses.replace(spec, outages_stop_answers=stop_answers) for spec in workload.clients)
+    rows = Engine(dataclasses.replace(workload, clients=clients), OURS, ManualClock()).run()
+    heard_in_outage = [
+        row
+        for row in rows.frames
+        if row.recv_ts is not None
+        and (spec := clients[row.client_id]).trace.rate_bps((row.recv_ts - spec.clock_offset_ns) / NS_PER_S) == 0.0
+    ]
+    assert bool(heard_in_outage) is not stop_answers
+
+
 def test_a_client_is_served_again_soon_after_an_outage_that_tcp_sleeps_over() -> None:
     """Of a second and a half: the retransmission after it comes another one and a half later."""
     trace = Trace.uniform("short", [12e6] * 20 + [0.0] * 3 + [12e6] * 17, 0.5)

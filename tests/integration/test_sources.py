@@ -19,9 +19,9 @@ from client.feed import LiveFeed, RecordedFeed
 from client.sources import BufferStrategy, open_live, open_recording, read_frame
 from client.sources.live import LiveSource
 from client.sources.recorded import InMemory
+from moonjelly.backoff import Backoff
 from moonjelly.errors import ConfigError, SourceError
 from moonjelly.scenes import Scene, SceneOptions
-from moonjelly.sdk.backoff import Backoff
 from tests.support.rtsp import rtsp_camera
 
 FRAMES = 20

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import simplejpeg
 
+from moonjelly.backoff import Backoff
 from moonjelly.errors import FrameError
-from moonjelly.sdk.backoff import Backoff
 from moonjelly.sdk.encoding import encode, squash
 from moonjelly.sdk.preparation import PERCENT, WINDOW, WINDOW_NS, Preparation
 from moonjelly.sdk.results import FrameResult

@@ -15,9 +15,9 @@ import av
 import numpy as np
 
 from client.sources.buffer import BufferStrategy, FrameBuffer, Picture
+from moonjelly.backoff import Backoff
 from moonjelly.clock import Clock, MonotonicClock
 from moonjelly.errors import SourceError
-from moonjelly.sdk.backoff import Backoff
 from moonjelly.units import NS_PER_S, ClientInstant
 
 OPEN_TIMEOUT_S = 5.0

@@ -15,11 +15,11 @@ from dataclasses import replace
 
 import numpy as np
 
+from moonjelly.backoff import Backoff
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError, ConnectionLostError, MoonjellyError, ProtocolError, SessionError
 from moonjelly.outage import retry_after_ms
 from moonjelly.rpc.messages import Bye, ServerMessage, Welcome
-from moonjelly.sdk.backoff import Backoff
 from moonjelly.sdk.results import FrameResult
 from moonjelly.sdk.session import Session
 from moonjelly.sdk.stream import Stream, Target, fault_of
