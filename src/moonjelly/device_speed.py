@@ -28,8 +28,8 @@ from moonjelly.units import NS_PER_MS, NS_PER_S
 
 STEP = 0.9
 """Ratio of neighbouring speeds."""
-MAX_STEPS = 13
-"""Below the slowest speed, a quarter of the profile, stalls rule: no smaller variant helps against them."""
+MAX_STEPS = 26
+"""The slowest speed is a fifteenth of the profile: twice what the synthetic zoo's variants lie apart."""
 FIXED_NS = 3 * NS_PER_MS // 10
 """Of a batch's time, what may be owed to timers and scheduling: some hundred microseconds."""
 WINDOW_NS = NS_PER_S // 4
