@@ -23,6 +23,8 @@ MAX_SESSIONS = 4096
 
 Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0, lt=float("inf"))]
+_DAY_S = 86_400.0
+Seconds = Annotated[float, Field(gt=0.0, le=_DAY_S)]
 
 
 class ServerOptions(Options):
@@ -67,7 +69,7 @@ class ServerOptions(Options):
     devices: Annotated[int, Field(ge=0, le=64)] = 0
     runtime: str = "auto"
     kind: str = ""
-    scale: Annotated[float, Field(ge=0.0)] = 1.0
+    scale: Annotated[float, Field(ge=0.0, lt=float("inf"))] = 1.0
     answers: tuple[str, ...] = ()
     speeds: tuple[Positive, ...] = ()
     threads: Annotated[int, Field(ge=1, le=256)] = 1
@@ -76,8 +78,8 @@ class ServerOptions(Options):
     port: Annotated[int, Field(ge=0, le=65_535)] = DEFAULT_PORT
     policy: str = planning.DEFAULT_POLICY
     dispatcher: str = dispatching.DEFAULT
-    interval_s: Positive = INTERVAL_NS / NS_PER_S
-    plan_budget_s: Positive = 0.25
+    interval_s: Seconds = INTERVAL_NS / NS_PER_S
+    plan_budget_s: Seconds = 0.25
     resident: Annotated[int, Field(ge=0)] = 0
     max_batch: Annotated[int, Field(ge=1, le=256)] = 12
     rho: Fraction = DEFAULT_RHO
@@ -87,13 +89,13 @@ class ServerOptions(Options):
     tls_key: Path | None = None
     out: Path = Path("logs/server")
     seed: Annotated[int, Field(ge=0)] = 0
-    session_ttl_s: Positive = 30.0
+    session_ttl_s: Seconds = 30.0
     max_sessions: Annotated[int, Field(ge=1, le=MAX_SESSIONS)] = 256
     max_frame_bytes: Annotated[int, Field(ge=1024, le=64 << 20)] = 2 << 20
     max_pixels: Annotated[int, Field(ge=1)] = 16 << 20
     max_outstanding: Annotated[int, Field(ge=1, le=1024)] = 32
     slots: Annotated[int, Field(ge=1, le=65_536)] = 256
-    grace_s: Annotated[float, Field(ge=0.0)] = 3.0
+    grace_s: Annotated[float, Field(ge=0.0, le=_DAY_S)] = 3.0
 
     @field_validator("zoo", "answers", "speeds", mode="before")
     @classmethod

@@ -254,6 +254,8 @@ class TestOptions:
         ("overrides", "text"),
         [
             ({"port": 70000}, "'port' = 70000: Input should be less than or equal to 65535"),
+            ({"plan_budget_s": 1e300}, r"'plan_budget_s' = 1e\+300: Input should be less than or equal to 86400"),
+            ({"grace_s": float("inf")}, "'grace_s' = inf: Input should be less than or equal to 86400"),
             ({"speeds": "0"}, r"'speeds.0' = '?0'?: Input should be greater than 0"),
             ({"dispatcher": "guess"}, "'dispatcher' = 'guess': allowed: edf-adaptive"),
             ({"tls_cert": "cert.pem"}, "tls_cert and tls_key go together"),
