@@ -33,7 +33,7 @@ from experiment_manager.client_lines import read_configurations
 from experiment_manager.hosts import Hosts, read_hosts
 from experiment_manager.runner import Runner
 from experiment_manager.stage import Verdict, source_of
-from experiment_manager.sweep import Run, Sweep, duration_s, expand, read_sweep
+from experiment_manager.sweep import Run, Sweep, duration_s, expand, read_sweep, split_words
 from experiment_manager.table import collect_table, write_table
 from moonjelly.errors import ConfigError
 from moonjelly.interrupts import interruptible
@@ -41,6 +41,11 @@ from moonjelly.telemetry import SCHEMA_VERSION
 from plots.settings import natural, setting_label
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
+
+
+def _option(panel: str, text: str, **limits: Any) -> Any:
+    return typer.Option(help=text, rich_help_panel=panel, **limits)
+
 
 HostsFile = Annotated[
     Path | None, typer.Option("--hosts", help="TOML file that names the machines (default: $MOONJELLY_HOSTS)")
@@ -59,19 +64,20 @@ _SPEED_S = 7200.0
 """Over how long the time left is estimated: long, because a run takes minutes."""
 
 
-def _words(text: str | None) -> list[str] | None:
-    return None if text is None else [word for word in text.split(",") if word]
+_axis = functools.partial(_option, "Matrix: every combination is a run")
+_of_run = functools.partial(_option, "Each run")
+_of_server = functools.partial(_option, "Server of each run")
 
 
 @app.command("check")
 def check_hosts(
     hosts: HostsFile = None,
     shaping: Annotated[str, typer.Option(help="tc, relay or none")] = "tc",
-    traces: Annotated[str | None, typer.Option(help="that should be there, separated by commas")] = None,
-    sources: Annotated[str | None, typer.Option(help="that should be there, separated by commas")] = None,
+    traces: Annotated[str, typer.Option(help="that should be there, separated by commas")] = "",
+    sources: Annotated[str, typer.Option(help="that should be there, separated by commas")] = "",
 ) -> None:
     """Log in to every machine and say in one table what is wrong."""
-    wanted = Wanted(shaping, tuple(_words(traces) or ()), tuple(_words(sources) or ()))
+    wanted = Wanted(shaping, split_words(traces), split_words(sources))
     findings = check(_hosts(hosts), wanted)
     _print_findings(make_console(), findings)
     raise typer.Exit(1 if any(finding.problems for finding in findings) else 0)
@@ -81,43 +87,35 @@ def check_hosts(
 def run_sweep(
     hosts: HostsFile = None,
     sweep: SweepFile = None,
-    clients: Annotated[str | None, typer.Option(help="numbers of devices, e.g. 1,2,4,8")] = None,
-    slo_ms: Annotated[str | None, typer.Option(help="deadlines, e.g. 75,100,150")] = None,
-    fps: Annotated[str | None, typer.Option(help="frame rates, e.g. 15,25")] = None,
-    clients_cfg: Annotated[
-        list[Path] | None,
-        typer.Option(help="Jellyfish's client lines: files, or a folder, in place of the three above"),
-    ] = None,
-    sources: Annotated[str | None, typer.Option(help="videos or 'synthetic', separated by commas")] = None,
-    traces: Annotated[str | None, typer.Option(help="network traces, separated by commas")] = None,
-    policies: Annotated[str | None, typer.Option(help="planning policies, separated by commas")] = None,
-    repetitions: Annotated[int | None, typer.Option(help="of each combination")] = None,
-    seconds: Annotated[float | None, typer.Option(help="length of a run")] = None,
-    warmup_s: Annotated[float | None, typer.Option(help="streamed before that, not counted")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="of the first repetition")] = None,
-    zoo: Annotated[str | None, typer.Option(help="model zoo on the server")] = None,
-    devices: Annotated[int | None, typer.Option(help="executors on the server")] = None,
-    runtime: Annotated[str | None, typer.Option(help="auto, torch, onnx or simulated")] = None,
-    kind: Annotated[str | None, typer.Option(help="device kind that simulated devices behave like")] = None,
-    pre_encoded: Annotated[int | None, typer.Option(help="frames per device, encoded before the run")] = None,
-    padded: Annotated[bool | None, typer.Option(help="pad frames to Jellyfish's table of worst-case sizes")] = None,
-    shaping: Annotated[str | None, typer.Option(help="tc, relay or none")] = None,
-    retries: Annotated[int | None, typer.Option(help="of a failed or starved run")] = None,
-    starved_ms: Annotated[
-        float | None,
-        typer.Option(help="mean wait for a processor above which a run is starved: repeated, never counted"),
-    ] = None,
     out: Out = DEFAULT_OUT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs and stop")] = False,
+    clients: Annotated[str | None, _axis("numbers of devices, e.g. 1,2,4,8")] = None,
+    slo_ms: Annotated[str | None, _axis("deadlines, e.g. 75,100,150")] = None,
+    fps: Annotated[str | None, _axis("frame rates, e.g. 15,25")] = None,
+    clients_cfg: Annotated[
+        list[Path] | None, _axis("Jellyfish's client lines: files, or a folder, in place of the three above")
+    ] = None,
+    sources: Annotated[str | None, _axis("videos or 'synthetic', separated by commas")] = None,
+    traces: Annotated[str | None, _axis("network traces, separated by commas")] = None,
+    policies: Annotated[str | None, _axis("planning policies, separated by commas")] = None,
+    repetitions: Annotated[int | None, _axis("of each combination")] = None,
+    seed: Annotated[int | None, _axis("of the first repetition", min=0)] = None,
+    seconds: Annotated[float | None, _of_run("length of a run")] = None,
+    warmup_s: Annotated[float | None, _of_run("streamed before that, not counted")] = None,
+    shaping: Annotated[str | None, _of_run("tc, relay or none")] = None,
+    pre_encoded: Annotated[int | None, _of_run("frames per device, encoded before the run")] = None,
+    padded: Annotated[bool | None, _of_run("pad frames to Jellyfish's table of worst-case sizes")] = None,
+    retries: Annotated[int | None, _of_run("of a failed or starved run")] = None,
+    starved_ms: Annotated[
+        float | None, _of_run("mean wait for a processor above which a run is starved: repeated, never counted")
+    ] = None,
+    zoo: Annotated[str | None, _of_server("model zoo")] = None,
+    devices: Annotated[int | None, _of_server("executors")] = None,
+    runtime: Annotated[str | None, _of_server("auto, torch, onnx or simulated")] = None,
+    kind: Annotated[str | None, _of_server("device kind that simulated devices behave like")] = None,
 ) -> None:
     """Run every combination of the matrix that has no valid result yet; Ctrl-C stops every remote process."""
-    overrides: dict[str, Any] = {
-        "clients": _words(clients), "slo_ms": _words(slo_ms), "fps": _words(fps), "sources": _words(sources),
-        "traces": _words(traces), "policies": _words(policies), "repetitions": repetitions, "seconds": seconds,
-        "warmup_s": warmup_s, "seed": seed, "zoo": zoo, "devices": devices, "runtime": runtime, "kind": kind,
-        "pre_encoded": pre_encoded, "padded": padded, "shaping": shaping, "retries": retries, "starved_ms": starved_ms,
-    }  # fmt: skip
-    matrix = read_sweep(sweep, overrides)
+    matrix = read_sweep(sweep, {key: value for key, value in locals().items() if key in Sweep.model_fields})
     console = make_console()
     if dry_run and not clients_cfg:
         _announce(console, expand(matrix), matrix)

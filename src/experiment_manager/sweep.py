@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from moonjelly.config import Options, load
 from moonjelly.errors import ConfigError
@@ -58,7 +58,7 @@ class Sweep(Options):
             average over the times that they became ready to run.
     """
 
-    clients: tuple[Annotated[int, Field(ge=1)], ...] = (1, 2, 4, 8)
+    clients: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1, 2, 4, 8), min_length=1)
     slo_ms: tuple[Positive, ...] = (75.0, 100.0, 150.0)
     fps: tuple[Positive, ...] = (15.0, 25.0)
     mixes: tuple[Mix, ...] = ()
@@ -78,6 +78,12 @@ class Sweep(Options):
     shaping: Literal["tc", "relay", "none"] = "tc"
     retries: int = Field(default=1, ge=0)
     starved_ms: float = Field(default=STARVED_MS, ge=0)
+
+    @field_validator("clients", "slo_ms", "fps", "sources", "traces", "policies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        """The command line gives lists as text."""
+        return split_words(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -203,6 +209,11 @@ def share(devices: Sequence[Device], machines: Sequence[str]) -> dict[str, tuple
 def duration_s(sweep: Sweep, runs: int) -> float:
     """How long so many runs take when none is repeated."""
     return runs * (sweep.warmup_s + sweep.seconds + OVERHEAD_S)
+
+
+def split_words(text: str) -> tuple[str, ...]:
+    """What commas separate."""
+    return tuple(word for word in text.split(",") if word)
 
 
 def read_sweep(path: Path | None, overrides: dict[str, object]) -> Sweep:

@@ -76,10 +76,18 @@ def test_slugs_are_paths(text: str, name: str) -> None:
     assert slug(text) == name
 
 
+def test_the_command_line_s_lists_are_text() -> None:
+    sweep = read_sweep(None, {"clients": "1,2", "fps": "29.97", "traces": "lte-city@12,street.txt", "policies": None})
+    assert (sweep.clients, sweep.fps, sweep.traces) == ((1, 2), (29.97,), ("lte-city@12", "street.txt"))
+    assert sweep.policies == Sweep().policies
+
+
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
         ({"clients": ["0"]}, "clients.0"),
+        ({"clients": "1,two"}, r"'clients.1' = 'two'"),
+        ({"clients": ""}, "'clients' = "),
         ({"slo_ms": ["-1"]}, "slo_ms.0"),
         ({"seconds": 0}, "seconds"),
         ({"shaping": "magic"}, "'tc', 'relay' or 'none'"),
