@@ -23,6 +23,9 @@ from moonjelly.config import load
 from moonjelly.sdk.sync import new_event_loop
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_CONNECTION = "Connection"
+_MEASUREMENTS = "For measurements"
+_PARENT = "For a program that starts clients: descriptors"
 _STRATEGIES = ", ".join(strategy.value for strategy in BufferStrategy)
 
 
@@ -43,24 +46,34 @@ def client(  # noqa: D103 - typer shows the help above
     client_id: Annotated[int | None, typer.Option(help="of the first client, in logs")] = None,
     seed: Annotated[int | None, typer.Option(help="of the synthetic scene and of the phase")] = None,
     out: Annotated[Path | None, typer.Option(help="where logs go")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with these options")] = None,
     buffer: Annotated[str | None, typer.Option(help=f"for live sources: {_STRATEGIES}")] = None,
     pre_encoded: Annotated[
         int | None,
-        typer.Option(help="for measurements: use this many frames of a recording, each encoded once"),
+        typer.Option(help="use this many frames of a recording, each encoded once", rich_help_panel=_MEASUREMENTS),
     ] = None,
     padded: Annotated[
         bool | None,
-        typer.Option(help="for measurements: pad every frame to Jellyfish's table of worst-case sizes"),
+        typer.Option(help="pad every frame to Jellyfish's table of worst-case sizes", rich_help_panel=_MEASUREMENTS),
     ] = None,
-    token: Annotated[str | None, typer.Option(help="the server's access token")] = None,
-    root_certificates: Annotated[Path | None, typer.Option(help="PEM file, for TLS")] = None,
-    register_timeout_s: Annotated[float | None, typer.Option(help="for the first registration")] = None,
-    reconnect_s: Annotated[float | None, typer.Option(help="how long a lost server is tried again")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file with these options")] = None,
-    ready_fd: Annotated[int | None, typer.Option(help="takes a JSON line when registered")] = None,
-    start_fd: Annotated[int | None, typer.Option(help="the first frame waits for a line on it")] = None,
-    status_fd: Annotated[int | None, typer.Option(help="takes a JSON line per second")] = None,
-    lifeline_fd: Annotated[int | None, typer.Option(help="stop when it ends")] = None,
+    token: Annotated[str | None, typer.Option(help="the server's access token", rich_help_panel=_CONNECTION)] = None,
+    root_certificates: Annotated[
+        Path | None, typer.Option(help="PEM file, for TLS", rich_help_panel=_CONNECTION)
+    ] = None,
+    register_timeout_s: Annotated[
+        float | None, typer.Option(help="for the first registration", rich_help_panel=_CONNECTION)
+    ] = None,
+    reconnect_s: Annotated[
+        float | None, typer.Option(help="how long a lost server is tried again", rich_help_panel=_CONNECTION)
+    ] = None,
+    ready_fd: Annotated[
+        int | None, typer.Option(help="takes a JSON line when registered", rich_help_panel=_PARENT)
+    ] = None,
+    start_fd: Annotated[
+        int | None, typer.Option(help="the first frame waits for a line on it", rich_help_panel=_PARENT)
+    ] = None,
+    status_fd: Annotated[int | None, typer.Option(help="takes a JSON line per second", rich_help_panel=_PARENT)] = None,
+    lifeline_fd: Annotated[int | None, typer.Option(help="stop when it ends", rich_help_panel=_PARENT)] = None,
 ) -> None:
     given = {key: value for key, value in locals().items() if key in ClientOptions.model_fields}
     options = load(ClientOptions, file=config, environment=os.environ, prefix=ENVIRONMENT_PREFIX, overrides=given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import json
 import logging
@@ -19,66 +20,74 @@ from server.config import DEFAULT_PORT, ENVIRONMENT_PREFIX, MAX_SESSIONS, Server
 from server.report import report
 from server.service import Listening, Service
 
-app = typer.Typer(
-    add_completion=False, pretty_exceptions_enable=False, help="Serve camera streams with end-to-end deadlines."
-)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def _option(text: str) -> Any:
-    return typer.Option(help=text, show_default=False)
+def _option(text: str, panel: str | None = None) -> Any:
+    return typer.Option(help=text, show_default=False, rich_help_panel=panel)
 
 
-@app.callback(invoke_without_command=True)
+_of_devices = functools.partial(_option, panel="Devices")
+_of_plans = functools.partial(_option, panel="Plans and batches")
+_of_access = functools.partial(_option, panel="Access")
+_of_limits = functools.partial(_option, panel="Limits")
+
+
+@app.command()
 def serve(
     config_file: Annotated[Path | None, typer.Option("--config", help="TOML file with any of these options.")] = None,
     zoo: Annotated[
         list[str] | None, _option("Zoo: name, directory or GROUP=ZOO; repeatable. Default: synthetic.")
     ] = None,
-    devices: Annotated[int | None, _option("Executors to start. Default: one per GPU, else 1.")] = None,
-    runtime: Annotated[str | None, _option("auto, torch, onnx or simulated. Default: auto.")] = None,
-    kind: Annotated[
-        str | None, _option("Device kind that simulated devices behave like. Default: the zoo's first.")
-    ] = None,
-    answers: Annotated[
-        list[str] | None,
-        _option(
-            "What simulated devices answer with: a COCO file or a folder of 'zoo record', or GROUP=PLACE; repeatable. "
-            "Default: synthetic boxes."
-        ),
-    ] = None,
-    scale: Annotated[float | None, _option("Factor on a simulated device's latencies. Default: 1.")] = None,
-    speeds: Annotated[str | None, _option("Factor on the profile per device, e.g. 1,0.5. Default: 1.")] = None,
-    threads: Annotated[int | None, _option("That a CPU device computes with. Default: 1.")] = None,
-    decoders: Annotated[int | None, _option("Decoding threads per device. Default: 2.")] = None,
-    host: Annotated[str | None, _option("Address to listen on. Default: 127.0.0.1.")] = None,
-    port: Annotated[int | None, _option(f"Port; 0 takes any free one. Default: {DEFAULT_PORT}.")] = None,
-    policy: Annotated[str | None, _option("Planning policy. Default: multiset.")] = None,
-    dispatcher: Annotated[str | None, _option("Batch policy. Default: edf-adaptive.")] = None,
-    interval_s: Annotated[float | None, _option("Seconds between planning runs. Default: 0.5.")] = None,
-    plan_budget_s: Annotated[
-        float | None, _option("Seconds after which the fallback plan is used. Default: 0.25.")
-    ] = None,
-    resident: Annotated[int | None, _option("Variants kept loaded around the active one; 0: all. Default: 0.")] = None,
-    max_batch: Annotated[int | None, _option("Largest batch. Default: 12.")] = None,
-    rho: Annotated[float | None, _option("Share of a device's throughput that may be planned. Default: 0.9.")] = None,
-    latency_factor: Annotated[float | None, _option("Batches a frame waits for, its own included. Default: 2.")] = None,
-    token: Annotated[str | None, _option("Clients must present it. Default: none.")] = None,
-    tls_cert: Annotated[Path | None, _option("PEM certificate chain.")] = None,
-    tls_key: Annotated[Path | None, _option("PEM private key.")] = None,
     out: Annotated[Path | None, _option("Directory of logs and summary.json. Default: logs/server.")] = None,
     seed: Annotated[int | None, _option("Of everything drawn. Default: 0.")] = None,
-    session_ttl_s: Annotated[
-        float | None, _option("Seconds for which a lost session can be resumed. Default: 30.")
-    ] = None,
-    max_sessions: Annotated[int | None, _option(f"Clients at a time, at most {MAX_SESSIONS}. Default: 256.")] = None,
-    max_frame_bytes: Annotated[int | None, _option("Largest encoded frame. Default: 2 MiB.")] = None,
-    max_pixels: Annotated[int | None, _option("Largest picture. Default: 16 Mi.")] = None,
-    max_outstanding: Annotated[int | None, _option("Unanswered frames of one client. Default: 32.")] = None,
-    slots: Annotated[int | None, _option("Frames that one device may hold. Default: 256.")] = None,
     grace_s: Annotated[
         float | None, _option("Seconds that streams get to end when the server stops. Default: 3.")
     ] = None,
     ready_fd: Annotated[int | None, _option("Descriptor for one JSON line when the server is ready.")] = None,
+    devices: Annotated[int | None, _of_devices("Executors to start. Default: one per GPU, else 1.")] = None,
+    runtime: Annotated[str | None, _of_devices("auto, torch, onnx or simulated. Default: auto.")] = None,
+    kind: Annotated[
+        str | None, _of_devices("Device kind that simulated devices behave like. Default: the zoo's first.")
+    ] = None,
+    answers: Annotated[
+        list[str] | None,
+        _of_devices(
+            "What simulated devices answer with: a COCO file or a folder of 'zoo record', or GROUP=PLACE; repeatable. "
+            "Default: synthetic boxes."
+        ),
+    ] = None,
+    scale: Annotated[float | None, _of_devices("Factor on a simulated device's latencies. Default: 1.")] = None,
+    speeds: Annotated[str | None, _of_devices("Factor on the profile per device, e.g. 1,0.5. Default: 1.")] = None,
+    threads: Annotated[int | None, _of_devices("That a CPU device computes with. Default: 1.")] = None,
+    decoders: Annotated[int | None, _of_devices("Decoding threads per device. Default: 2.")] = None,
+    resident: Annotated[
+        int | None, _of_devices("Variants kept loaded around the active one; 0: all. Default: 0.")
+    ] = None,
+    max_batch: Annotated[int | None, _of_devices("Largest batch. Default: 12.")] = None,
+    policy: Annotated[str | None, _of_plans("Planning policy. Default: multiset.")] = None,
+    dispatcher: Annotated[str | None, _of_plans("Batch policy. Default: edf-adaptive.")] = None,
+    interval_s: Annotated[float | None, _of_plans("Seconds between planning runs. Default: 0.5.")] = None,
+    plan_budget_s: Annotated[
+        float | None, _of_plans("Seconds after which the fallback plan is used. Default: 0.25.")
+    ] = None,
+    rho: Annotated[float | None, _of_plans("Share of a device's throughput that may be planned. Default: 0.9.")] = None,
+    latency_factor: Annotated[
+        float | None, _of_plans("Batches a frame waits for, its own included. Default: 2.")
+    ] = None,
+    host: Annotated[str | None, _of_access("Address to listen on. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, _of_access(f"Port; 0 takes any free one. Default: {DEFAULT_PORT}.")] = None,
+    token: Annotated[str | None, _of_access("Clients must present it. Default: none.")] = None,
+    tls_cert: Annotated[Path | None, _of_access("PEM certificate chain.")] = None,
+    tls_key: Annotated[Path | None, _of_access("PEM private key.")] = None,
+    max_sessions: Annotated[int | None, _of_limits(f"Clients at a time, at most {MAX_SESSIONS}. Default: 256.")] = None,
+    session_ttl_s: Annotated[
+        float | None, _of_limits("Seconds for which a lost session can be resumed. Default: 30.")
+    ] = None,
+    max_frame_bytes: Annotated[int | None, _of_limits("Largest encoded frame. Default: 2 MiB.")] = None,
+    max_pixels: Annotated[int | None, _of_limits("Largest picture. Default: 16 Mi.")] = None,
+    max_outstanding: Annotated[int | None, _of_limits("Unanswered frames of one client. Default: 32.")] = None,
+    slots: Annotated[int | None, _of_limits("Frames that one device may hold. Default: 256.")] = None,
 ) -> None:
     """Serve camera streams with end-to-end deadlines until SIGTERM or Ctrl-C."""
     given = {key: value for key, value in locals().items() if key not in ("config_file", "ready_fd")}
