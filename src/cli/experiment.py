@@ -155,10 +155,9 @@ def _are_fit(console: Console, machines: Hosts, matrix: Sweep) -> bool:
         machines, Wanted(matrix.shaping, matrix.traces, matrix.sources, matrix.zoo, matrix.kind, matrix.policies)
     )
     findings += check_golden(matrix.sources, _ROOT) if _is_scored(matrix.runtime) else []
-    if any(finding.problems for finding in findings):
+    if any(finding.problems or finding.warnings for finding in findings):
         _print_findings(console, findings)
-        return False
-    return True
+    return not any(finding.problems for finding in findings)
 
 
 def _finish(console: Console, runs: Sequence[Run], failed: Sequence[tuple[Run, Verdict]], out: Path) -> None:
@@ -293,6 +292,7 @@ def _print_findings(console: Console, findings: list[Finding]) -> None:
         table.add_column(column, overflow="fold")
     for finding in findings:
         facts = [finding.facts.get(column, "-") for column in columns]
-        verdict = escape("; ".join(finding.problems)) or "[green]nothing[/green]"
+        warnings = [f"warning: {warning}" for warning in finding.warnings]
+        verdict = escape("; ".join([*finding.problems, *warnings])) or "[green]nothing[/green]"
         table.add_row(finding.machine, finding.role, *facts, verdict)
     console.print(table)

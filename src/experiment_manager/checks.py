@@ -38,6 +38,11 @@ found["free_gib"] = shutil.disk_usage(work).free / 2**30
 found["tc"] = shutil.which("tc", path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin") is not None
 found["admin"] = os.geteuid() == 0
 found["interface"] = (not interface) or os.path.isdir("/sys/class/net/" + interface)
+try:
+    with open("/proc/sys/net/ipv4/tcp_congestion_control") as file:
+        found["congestion"] = file.read().strip()
+except OSError:
+    found["congestion"] = "unknown"
 found["absent"] = [path for path in sources if not os.path.exists(path)]
 print(json.dumps(found))
 """
@@ -60,6 +65,8 @@ for call, word in [(serve, zoo), *((create_policy, policy) for policy in policie
         print(fault)
 """
 _CLOCK_READINGS = 8
+_PACING = "bbr"
+"""Begins the names of the congestion controls that pace by what they measure: ADR 6 says what that does here."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,14 @@ class Finding:
         role: ``server`` or ``client``.
         facts: column to value, for the table.
         problems: each with its remedy; empty when the machine is fit.
+        warnings: what it can be used with, but should not, each with its remedy.
     """
 
     machine: str
     role: str
     facts: dict[str, str] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,6 +164,7 @@ def _check_machine(machine: Machine, host: Host, role: str, wanted: Wanted) -> F
         "python": found["python"],
         "moonjelly": found.get("version", "absent"),
         "free GiB": f"{found['free_gib']:.1f}",
+        "congestion control": found["congestion"],
         "clock offset ms": f"{1000 * offset_s:+.1f} ± {1000 * bound_s:.1f}",
     }
     problems = [*_judge(found, host), *(_judge_client(found, host, wanted) if role == "client" else ())]
@@ -162,7 +172,8 @@ def _check_machine(machine: Machine, host: Host, role: str, wanted: Wanted) -> F
         problems += [fault for trace in wanted.traces if (fault := _trace_fault(machine, trace))]
     if role == "server" and not problems and wanted.zoo:
         problems += _serving_faults(machine, wanted)
-    return Finding(host.label, role, facts, tuple(problems))
+    warnings = _warn_client(found, wanted) if role == "client" else []
+    return Finding(host.label, role, facts, tuple(problems), tuple(warnings))
 
 
 def clock_offset(machine: Machine) -> tuple[float, float]:
@@ -219,3 +230,11 @@ def _judge_client(found: dict[str, Any], host: Host, wanted: Wanted) -> list[str
         if not found["admin"]:
             problems.append(f"{host.user} may not shape: log in as root, or set shaping = 'relay'")
     return problems
+
+
+def _warn_client(found: dict[str, Any], wanted: Wanted) -> list[str]:
+    """What distorts figures of runs on a machine that is fit: clients reach their shaped links through a local port."""
+    if wanted.shaping == "none" or not found["congestion"].startswith(_PACING):
+        return []
+    remedy = "sysctl -w net.ipv4.tcp_congestion_control=reno (or cubic)"
+    return [f"TCP's '{found['congestion']}' there holds frames back before their shaped link: {remedy}"]

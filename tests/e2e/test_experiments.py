@@ -212,6 +212,7 @@ def test_an_unknown_host_key_is_refused_with_the_command_that_adds_it(bench: Ben
         subprocess.run(words, check=True, capture_output=True)
     status, said = bench.call(check, COLUMNS="4000")
     assert status == 0, said
+    assert said.count("│ reno") == 3, "every machine's congestion control is in the table"
 
 
 def test_what_is_wrong_is_said_in_one_table_before_anything_starts(bench: Bench, tmp_path: Path) -> None:

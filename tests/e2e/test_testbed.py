@@ -87,6 +87,7 @@ def test_down_leaves_nothing(layout: Layout) -> None:
     machines.down(NAME)
     assert namespaces() == []
     assert not layout.directory.exists()
+    assert not layout.work_directory.exists()
     assert not [pid for pid in pids if _alive(pid)]
     assert not list(Path("/etc/netns").glob(f"mj-{NAME}-*"))
 
@@ -129,13 +130,14 @@ def test_down_after_a_kill_between_two_steps(verb: str, call: int) -> None:
         machines.up(Layout(NAME))
     killed = subprocess.run([sys.executable, "-c", KILLED_AT, verb, NAME, str(call)], capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    if Layout(NAME).directory.exists():
+    if Layout(NAME).directory.exists() or Layout(NAME).work_directory.exists():
         with pytest.raises(machines.TestbedError, match=rf"half made; 'moonjelly testbed down --name {NAME}' removes"):
             machines.up(Layout(NAME))
     machines.down(NAME)
     assert not namespaces()
     assert not list(Path("/etc/netns").glob(f"mj-{NAME}-*"))
     assert not Layout(NAME).directory.exists()
+    assert not Layout(NAME).work_directory.exists()
 
 
 def test_down_forgets_who_shaped_an_interface(layout: Layout) -> None:

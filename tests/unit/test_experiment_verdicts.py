@@ -36,7 +36,7 @@ from tests.support.logs import frame, write_sweep
 HOST = Host(host="10.0.0.2", name="left", interface="eth1", user="me")
 FIT: dict[str, Any] = {
     "root": True, "version": __version__, "packages": True, "free_gib": 50.0, "tc": True, "admin": True,
-    "interface": True, "absent": [],
+    "interface": True, "absent": [], "congestion": "cubic",
 }  # fmt: skip
 
 
@@ -90,6 +90,19 @@ def test_a_fit_machine_has_no_problem() -> None:
     assert not [*checks._judge(FIT, HOST), *checks._judge_client(FIT, HOST, Wanted("tc"))]
     without_tc = {**FIT, "tc": False, "admin": False, "interface": False}
     assert not checks._judge_client(without_tc, HOST, Wanted("relay"))
+
+
+@pytest.mark.parametrize("shaping", ["tc", "relay"])
+def test_a_congestion_control_that_paces_is_warned_of_with_its_remedy(shaping: str) -> None:
+    (warning,) = checks._warn_client({**FIT, "congestion": "bbr"}, Wanted(shaping))
+    assert warning.startswith("TCP's 'bbr' there")
+    assert "sysctl -w net.ipv4.tcp_congestion_control=reno" in warning
+    assert not checks._judge_client({**FIT, "congestion": "bbr"}, HOST, Wanted(shaping)), "it stops no run"
+
+
+@pytest.mark.parametrize(("congestion", "shaping"), [("reno", "tc"), ("cubic", "relay"), ("bbr", "none")])
+def test_others_are_not_warned_of_nor_anything_where_nothing_is_shaped(congestion: str, shaping: str) -> None:
+    assert not checks._warn_client({**FIT, "congestion": congestion}, Wanted(shaping))
 
 
 def test_only_sources_that_are_paths_must_be_there() -> None:

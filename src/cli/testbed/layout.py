@@ -10,6 +10,8 @@ from moonjelly.errors import ConfigError
 
 PREFIX = "mj"
 STATE = Path("/run/moonjelly")
+WORK = Path("/var/tmp")  # noqa: S108 - what is made there is made anew, and for its owner alone
+"""Logs of a sweep may be larger than /run, which is in memory on most hosts."""
 _SUBNET = "10.77.0"
 _MAX_CLIENTS = 100
 _MAX_INTERFACE_NAME = 15
@@ -23,13 +25,15 @@ class Machine:
         role: ``server``, ``manager``, ``client0``, ``client1``, …
         namespace: name of its network namespace.
         address: IPv4 address.
-        directory: its keys, sshd configuration and working directory.
+        directory: its keys and sshd configuration.
+        work: where experiments put their files on this machine.
     """
 
     role: str
     namespace: str
     address: str
     directory: Path
+    work: Path
 
     @property
     def has_sshd(self) -> bool:
@@ -40,11 +44,6 @@ class Machine:
     def interface(self) -> str:
         """Its network interface, the one that is shaped."""
         return "eth0"
-
-    @property
-    def work(self) -> Path:
-        """Where experiments put their files on this machine."""
-        return self.directory / "work"
 
 
 @dataclass(frozen=True)
@@ -66,12 +65,17 @@ class Layout:
         return STATE / f"testbed-{self.name}"
 
     @property
+    def work_directory(self) -> Path:
+        """What experiments write on its machines; on a disk."""
+        return WORK / f"moonjelly-testbed-{self.name}"
+
+    @property
     def machines(self) -> tuple[Machine, ...]:
         """Server, manager, clients."""
         roles = ["server", "manager", *(f"client{number}" for number in range(self.clients))]
         addresses = [1, 2, *(10 + number for number in range(self.clients))]
         return tuple(
-            Machine(role, self.namespace(role), f"{_SUBNET}.{last}", self.directory / role)
+            Machine(role, self.namespace(role), f"{_SUBNET}.{last}", self.directory / role, self.work_directory / role)
             for role, last in zip(roles, addresses, strict=True)
         )
 

@@ -62,7 +62,7 @@ def up(layout: Layout) -> Path:
     """
     if found := problems():
         raise TestbedError("no testbed here: " + "; ".join(found))
-    if _namespaces_of(layout.name) or layout.directory.exists():
+    if _namespaces_of(layout.name) or any(place.exists() for place in _directories(layout)):
         remedy = f"'moonjelly testbed down --name {layout.name}' removes it"
         raise TestbedError(f"testbed '{layout.name}' is up already, or was left half made; {remedy}")
     try:
@@ -87,9 +87,10 @@ def down(name: str) -> list[str]:
             if is_namespace_of(name, resolver.name):
                 shutil.rmtree(resolver)
                 removed += [] if resolver.name in removed else [str(resolver)]
-        if layout.directory.exists():
-            shutil.rmtree(layout.directory)
-            removed.append(str(layout.directory))
+        for place in _directories(layout):
+            if place.exists():
+                shutil.rmtree(place)
+                removed.append(str(place))
     return removed
 
 
@@ -103,9 +104,15 @@ def hosts_file(layout: Layout) -> Path:
     return layout.directory / "hosts.toml"
 
 
+def _directories(layout: Layout) -> tuple[Path, Path]:
+    return layout.work_directory, layout.directory
+
+
 def _make(layout: Layout) -> Path:
+    layout.work_directory.mkdir(mode=0o700)
     for machine in layout.machines:
-        machine.work.mkdir(parents=True)
+        machine.work.mkdir()
+        machine.directory.mkdir(parents=True)
         machine.directory.chmod(0o700)
         resolver = _RESOLVERS / machine.namespace
         resolver.mkdir(parents=True, exist_ok=True)
