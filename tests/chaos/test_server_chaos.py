@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import re
 import signal
 import time
@@ -33,8 +34,13 @@ SLOW_MS = (40.0, 60.0, 90.0, 130.0)
 
 
 def executors(server: Server) -> list[psutil.Process]:
-    """By device: they are started in that order."""
-    return server.children("server.executor")
+    """By device, whatever the order in which they were started: each holds its device's frames."""
+
+    def frames(process: psutil.Process) -> str:
+        held = (os.readlink(fd) for fd in Path(f"/proc/{process.pid}/fd").iterdir())
+        return next(file for file in held if "moonjelly-frames-" in file)
+
+    return sorted(server.children("server.executor"), key=frames)
 
 
 def latest(client: WireClient) -> int:
