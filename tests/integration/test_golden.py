@@ -41,17 +41,24 @@ def ended(frame_id: int, outcome: Outcome, detections: Detections) -> FrameResul
     )
 
 
-def busy_frames(count: int, zoo: Path) -> list[int]:
+@pytest.fixture(scope="module")
+def scene_truth(scene_zoo: Path) -> dict[int, golden.Golden]:
+    """What a hundred frames of the scene show."""
+    return golden.detections(SCENE, scene_zoo, range(0, 3000, 30))
+
+
+def busy_frames(count: int, truth: dict[int, golden.Golden]) -> list[int]:
     """Frames of the scene that show something."""
-    truth = golden.detections(SCENE, zoo, range(0, 3000, 30))
     frames = [index for index, found in truth.items() if len(found.asked) >= 2]
     assert len(frames) >= count
     return frames[:count]
 
 
-def test_a_perfect_client_scores_one_and_a_missed_frame_counts_as_none(tmp_path: Path, scene_zoo: Path) -> None:
-    frames = busy_frames(4, scene_zoo)
-    truth = {index: one.asked for index, one in golden.detections(SCENE, scene_zoo, frames).items()}
+def test_a_perfect_client_scores_one_and_a_missed_frame_counts_as_none(
+    tmp_path: Path, scene_zoo: Path, scene_truth: dict[int, golden.Golden]
+) -> None:
+    frames = busy_frames(4, scene_truth)
+    truth = {index: scene_truth[index].asked for index in frames}
     records = Records(tmp_path, 0, 100.0, len(CLASSES))
     outcomes = [Outcome.ON_TIME, Outcome.LATE, Outcome.ON_TIME, Outcome.SKIPPED]
     for frame_id, (index, outcome) in enumerate(zip(frames, outcomes, strict=True), start=1):
@@ -69,9 +76,11 @@ def test_a_perfect_client_scores_one_and_a_missed_frame_counts_as_none(tmp_path:
     assert (late.every.true_positives, late.every.false_negatives) == (boxes[2], boxes[3]), "after the warm-up"
 
 
-def test_the_same_source_frame_seen_twice_is_scored_by_its_own_answer(tmp_path: Path, scene_zoo: Path) -> None:
-    (index,) = busy_frames(1, scene_zoo)
-    truth = golden.detections(SCENE, scene_zoo, [index])[index].asked
+def test_the_same_source_frame_seen_twice_is_scored_by_its_own_answer(
+    tmp_path: Path, scene_zoo: Path, scene_truth: dict[int, golden.Golden]
+) -> None:
+    (index,) = busy_frames(1, scene_truth)
+    truth = scene_truth[index].asked
     records = Records(tmp_path, 0, 100.0, len(CLASSES))
     records.frame(ended(1, Outcome.ON_TIME, truth), index, SCENE_SIZE)
     records.frame(ended(2, Outcome.ON_TIME, Detections.empty()), index, SCENE_SIZE)
@@ -80,9 +89,9 @@ def test_the_same_source_frame_seen_twice_is_scored_by_its_own_answer(tmp_path: 
     assert (score.every.true_positives, score.every.false_negatives) == (len(truth), len(truth))
 
 
-def test_boxes_in_the_files_are_pixels_of_the_source(tmp_path: Path, scene_zoo: Path) -> None:
-    (index,) = busy_frames(1, scene_zoo)
-    truth = golden.detections(SCENE, scene_zoo, [index])[index].asked
+def test_boxes_in_the_files_are_pixels_of_the_source(tmp_path: Path, scene_truth: dict[int, golden.Golden]) -> None:
+    (index,) = busy_frames(1, scene_truth)
+    truth = scene_truth[index].asked
     records = Records(tmp_path, 0, 100.0, len(CLASSES))
     records.frame(ended(1, Outcome.ON_TIME, truth), index, SCENE_SIZE)
     records.close()
@@ -93,9 +102,10 @@ def test_boxes_in_the_files_are_pixels_of_the_source(tmp_path: Path, scene_zoo: 
     assert (width, height) == SCENE_SIZE
 
 
-def test_a_far_object_that_is_seen_all_the_same_is_no_fault(tmp_path: Path, scene_zoo: Path) -> None:
-    found = golden.detections(SCENE, scene_zoo, range(0, 3000, 30))
-    index, one = next((index, one) for index, one in found.items() if len(one.ignored) >= 3 and len(one.asked))
+def test_a_far_object_that_is_seen_all_the_same_is_no_fault(
+    tmp_path: Path, scene_zoo: Path, scene_truth: dict[int, golden.Golden]
+) -> None:
+    index, one = next((index, one) for index, one in scene_truth.items() if len(one.ignored) >= 3 and len(one.asked))
     boxes = np.concatenate([one.asked.boxes, one.ignored])
     everything = Detections(boxes, np.ones(len(boxes), np.float32), np.zeros(len(boxes), np.int32))
     records = Records(tmp_path, 0, 100.0, len(CLASSES))
