@@ -5,7 +5,6 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
-from moonjelly.summary import half_width_95
 from plots import style
 
 LEGEND_COLUMNS = 2
@@ -34,8 +33,8 @@ def draw(rows: pd.DataFrame) -> Figure:
             plot.errorbar(
                 sum(misses) / len(misses),
                 sum(accuracy) / len(accuracy),
-                xerr=half_width_95(misses),
-                yerr=half_width_95(accuracy),
+                xerr=[[reach] for reach in style.whiskers(misses, 100.0)],
+                yerr=[[reach] for reach in style.whiskers(accuracy, 1.0)],
                 fmt=style.marker(index),
                 color=style.colour(index),
                 capsize=2,

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from moonjelly.summary import half_width_95
+
 COLUMN_WIDTH_IN = 6.4
 KINDS = ("pdf", "png")
 """Files of one figure."""
@@ -83,6 +85,16 @@ def figure(rows: int = 1, columns: int = 1, *, height_in: float = 3.0, **options
 def spread(count: int, at_most: int) -> list[int]:
     """At most so many of ``range(count)``, evenly spread, the first and the last among them."""
     return sorted({round(float(place)) for place in np.linspace(0, count - 1, min(count, at_most))})
+
+
+def whiskers(values: Sequence[float], most: float) -> tuple[float, float]:
+    """How far the 95 % confidence interval of the mean of ``values`` reaches below and above it; (0, 0) for one value.
+
+    It ends where no value can be, at 0 and at ``most``: two repetitions that differ would have the axis show a miss
+    rate of 170 %.
+    """
+    mean, half = float(np.mean(values)), half_width_95(values) or 0.0
+    return max(0.0, min(half, mean)), max(0.0, min(half, most - mean))
 
 
 def legend_of(made: Figure, columns: int = 5, *, of: Sequence[Axes] = ()) -> None:

@@ -9,7 +9,6 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from moonjelly.summary import half_width_95
 from plots import style
 from plots.frames import LogError
 from plots.settings import by_rate, setting_label
@@ -92,7 +91,7 @@ def _lines(plot: Axes, part: pd.DataFrame, policies: Sequence[str], column: str,
         plot.errorbar(
             list(groups),
             [sum(values) / len(values) for values in groups.values()],
-            yerr=[half_width_95(values) or 0.0 for values in groups.values()],
+            yerr=list(zip(*(style.whiskers(values, scale) for values in groups.values()), strict=True)),
             marker=style.marker(index),
             capsize=2,
             label=str(policy),

@@ -111,6 +111,18 @@ def test_the_sweeps_figure_has_a_column_per_setting_and_intervals(table: pd.Data
     assert len(made.axes[0].containers) == 2, "an error bar per policy"
 
 
+def test_intervals_end_where_no_value_can_be() -> None:
+    """Two repetitions that differ have an interval of more than their whole range."""
+    runs = papers_sweep().query("repetition < 2 and setting == 'slo-75_fps-15'")
+    runs = runs.assign(miss_rate=0.25 * runs["repetition"], effective_f1=0.9 - 0.25 * runs["repetition"])
+    upper, lower = sweep.draw(runs).axes
+    assert -0.1 < upper.get_ylim()[0] < upper.get_ylim()[1] < 1.1
+    assert lower.get_ylim()[1] < 110.0
+    (policies_only,) = policies.draw(runs.assign(effective_accuracy=runs["effective_f1"])).axes
+    assert policies_only.get_xlim()[1] < 110.0
+    assert policies_only.get_ylim()[1] < 1.1
+
+
 def test_counts_stay_whole_beside_a_run_without_figures(tmp_path: Path) -> None:
     text = write_sweep(tmp_path).read_text()
     assert ",failed,the server <was> gone," in text
