@@ -6,14 +6,13 @@ import contextlib
 import select
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 
 from cli.demo.live import StatusReader, table
-from cli.demo.report import write_report
-from cli.demo.results import Results, collect
 from cli.demo.settings import ClientSetting, DemoSettings, host_directory, source_of
 from cli.processes import Child, Children, ProcessError
 from cli.terminal import make_console
@@ -22,6 +21,9 @@ from moonjelly.errors import TraceError
 from moonjelly.planning import create_policy
 from moonjelly.repository import load_zoo
 from network_shaping.catalogue import at_random, resolve_at
+
+if TYPE_CHECKING:
+    from cli.demo.results import Results
 
 READY_TIMEOUT_S = 300.0
 _REGISTER_TIMEOUT_S = 120.0
@@ -40,9 +42,9 @@ def run_demo(settings: DemoSettings) -> int:
     with Children(settings.out / "logs" / "processes") as children:
         console.print(f"starting the server with zoo [bold]{escape(settings.zoo)}[/bold] …")
         clients = start_all(children, settings)
-        for client in clients:
-            client.begin()
         try:
+            for client in clients:
+                client.begin()
             overdue = watch(console, clients, settings)
         except KeyboardInterrupt:
             interrupted = True
@@ -51,6 +53,9 @@ def run_demo(settings: DemoSettings) -> int:
     for fault in failed:
         console.print(f"[red]{escape(str(fault))}[/red]", soft_wrap=True)
     console.print("computing F1 against the golden model and writing the report …")
+    from cli.demo.report import write_report  # these take a while to import: the run begins before
+    from cli.demo.results import collect
+
     results = collect(settings)
     report = write_report(settings, results)
     print_summary(console, results, report)
