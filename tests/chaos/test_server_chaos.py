@@ -20,10 +20,12 @@ from tests.support.serving import (
     Server,
     WireClient,
     connected,
+    counting,
     hello,
     jpeg,
     rows_so_far,
     running_server,
+    until,
     welcomed,
     write_zoo,
 )
@@ -48,45 +50,44 @@ def latest(client: WireClient) -> int:
     return client.received[-1].results[-1].frame_id
 
 
-async def settled(client: WireClient, frame_id: int = 0) -> messages.PlanUpdate:
-    """A place at the variant that the plan means to keep, after frames from ``frame_id`` + 1 on."""
+async def settled(client: WireClient, first: int = 1) -> messages.PlanUpdate:
+    """A place at the variant that the plan means to keep, after frames from ``first`` on."""
     await client.placed()
-    while True:
-        frame_id += 1
+    for frame_id in counting(first):
         await client.frame(frame_id, PICTURE)
         result = await client.result(frame_id)
         plans = [message.plan for message in client.received if message.plan]
         if plans and result.variant == plans[-1].variant and result.stages.device == plans[-1].device:
             return plans[-1]
+    raise AssertionError("counting never ends")
 
 
 async def test_an_executor_killed_in_mid_batch_loses_only_its_batch(tmp_path: Path) -> None:
     zoo = write_zoo(tmp_path / "zoo", latencies_ms=SLOW_MS)
     with running_server(tmp_path, zoo=zoo, devices=2) as server:
         async with welcomed(server.port, name="victim") as client, welcomed(server.port, name="witness") as other:
-            frame_id = 0
-            while True:
-                plan = await settled(client, frame_id)
-                assert (await settled(other, frame_id)).device != plan.device
-                frame_id = latest(client)
-                failed = await killed_in_mid_batch(server, client, other, frame_id + 1)
-                frame_id += 10
-                devices: set[int] = set()
-                while plan.device not in devices:  # it comes back, and is used
-                    frame_id += 1
+            first = 1
+            for _ in counting():
+                await settled(client, first)
+                await settled(other, first)
+                first = max(map(latest, (client, other))) + 1
+                device, lost = await killed_in_mid_batch(server, client, other, first)
+                for frame_id in counting(first + 10):  # it comes back, and is used
                     for one in (client, other):
                         await one.frame(frame_id, PICTURE)
                     both = [await one.result(frame_id) for one in (client, other)]
                     assert {result.outcome for result in both} == {Outcome.ON_TIME}
-                    devices = {result.stages.device for result in both}
+                    if device in {result.stages.device for result in both}:
+                        break
                 assert len(executors(server)) == 2
-                assert f"the executor of device {plan.device} died: it was killed by SIGKILL" in server.errors()
-                if failed:
+                assert f"the executor of device {device} died: it was killed by SIGKILL" in server.errors()
+                if lost:
                     break  # otherwise the batch had ended before its executor could be held
+                first = frame_id + 1
 
 
-async def killed_in_mid_batch(server: Server, client: WireClient, other: WireClient, first: int) -> bool:
-    """Whether the client's device had a batch to lose when it was killed; ``other`` uses another one."""
+async def killed_in_mid_batch(server: Server, client: WireClient, other: WireClient, first: int) -> tuple[int, bool]:
+    """The client's device, killed, and whether it had a batch to lose; ``other`` is a witness."""
     for frame_id in range(first, first + 4):
         await client.frame(frame_id, PICTURE)
     device = (await client.result(first)).stages.device  # the other three run now, as one batch
@@ -106,7 +107,7 @@ async def killed_in_mid_batch(server: Server, client: WireClient, other: WireCli
     moved = {result.stages.device for result in saved if result.frame_id in waiting}
     assert moved == {1 - device}, "what had finished before the kill may have been answered by the other"
     assert (await other.result(first)).outcome is Outcome.ON_TIME
-    return bool(lost)
+    return device, bool(lost)
 
 
 async def test_a_frame_is_answered_at_its_deadline_whatever_its_device_does(tmp_path: Path) -> None:
@@ -114,19 +115,18 @@ async def test_a_frame_is_answered_at_its_deadline_whatever_its_device_does(tmp_
     with running_server(tmp_path) as server:
         async with welcomed(server.port, slo_ms=1000.0) as client:
             await settled(client)
-            frame_id = latest(client)
             with server.standing_still() as (stuck,):
-                result = None
-                while result is None or result.reason != reason:  # it may be too late when it comes
-                    frame_id += 1
+                for frame_id in counting(latest(client) + 1):
                     await client.frame(frame_id, PICTURE)
                     result = await client.result(frame_id)
                     assert stuck.status() == psutil.STATUS_STOPPED
                     assert result.outcome is Outcome.DROPPED
-            while result.outcome is not Outcome.ON_TIME:
-                frame_id += 1
-                await client.frame(frame_id, PICTURE)
-                result = await client.result(frame_id)
+                    if result.reason == reason:  # otherwise it was too late when it came
+                        break
+            for again in counting(frame_id + 1):
+                await client.frame(again, PICTURE)
+                if (await client.result(again)).outcome is Outcome.ON_TIME:
+                    break
 
 
 async def test_a_killed_planner_costs_nothing_and_comes_back(tmp_path: Path) -> None:
@@ -134,17 +134,15 @@ async def test_a_killed_planner_costs_nothing_and_comes_back(tmp_path: Path) -> 
         (planner,) = server.children("server.planner")
         async with welcomed(server.port) as client:
             await settled(client)
-            frame_id = latest(client)
             planner.kill()
             killed_ns = time.monotonic_ns()
-            planned = False
-            while not planned:
-                frame_id += 1
+            for frame_id in counting(latest(client) + 1):
                 await client.frame(frame_id, PICTURE)
                 assert (await client.result(frame_id)).outcome is Outcome.ON_TIME
                 rows = rows_so_far(server.out / "plans.csv", PlanRow)
                 alive = [one for one in server.children("server.planner") if one.pid != planner.pid]
-                planned = bool(alive) and any(row.ts > killed_ns + 500_000_000 and not row.fallback for row in rows)
+                if alive and any(row.ts > killed_ns + 500_000_000 and not row.fallback for row in rows):
+                    break
             async with welcomed(server.port) as newcomer:
                 await newcomer.placed()
 
@@ -157,12 +155,15 @@ async def test_a_killed_log_writer_is_replaced_and_its_files_carried_on(tmp_path
             await client.frame(frame_id, PICTURE)
             assert (await client.result(frame_id)).outcome is Outcome.ON_TIME
 
+        def logged() -> list[int]:
+            return [row.frame_id for row in rows_so_far(frames, ServerFrameRow)]
+
         async def on_disk(frame_id: int) -> list[int]:
-            while True:
-                logged = [row.frame_id for row in rows_so_far(frames, ServerFrameRow)]
-                if frame_id in logged:
-                    return logged
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(until, lambda: frame_id in logged())
+            return logged()
+
+        def lost() -> re.Match[str] | None:
+            return re.search(r"telemetry is written again; (\d+) rows were lost", server.errors())
 
         async with welcomed(server.port) as client:
             await client.placed()
@@ -176,14 +177,15 @@ async def test_a_killed_log_writer_is_replaced_and_its_files_carried_on(tmp_path
             with frames.open("a") as file:
                 file.write("1,5,torn")
             writer.kill()
-            while not (said := re.search(r"telemetry is written again; (\d+) rows were lost", server.errors())):
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(until, lambda: lost() is not None, server.errors)
+            said = lost()
+            assert said is not None
             assert int(said[1]) > 0
             await served(client, 44)
-            logged = await on_disk(44)
-            assert logged[:3] == [1, 2, 3]
-            assert 4 not in logged
-            assert logged == sorted(set(logged))
+            rows = await on_disk(44)
+            assert rows[:3] == [1, 2, 3]
+            assert 4 not in rows
+            assert rows == sorted(set(rows))
             (other,) = server.children("server.logs")
             assert other.pid != writer.pid
             lower = min(19, psutil.Process(server.pid).nice() + 10)
@@ -226,6 +228,5 @@ async def test_clients_that_vanish_all_the_time_cost_the_others_nothing(tmp_path
                 outcomes.append((await client.result(frame_id)).outcome)
             assert set(outcomes) == {Outcome.ON_TIME}
             plans = server.out / "plans.csv"
-            while [row.clients for row in rows_so_far(plans, PlanRow)][-1:] != [1]:  # their places are free again
-                await asyncio.sleep(0.2)
+            await asyncio.to_thread(until, lambda: rows_so_far(plans, PlanRow)[-1].clients == 1, "places are not freed")
         assert not [line for line in server.errors().splitlines() if "Traceback" in line]

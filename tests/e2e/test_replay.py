@@ -13,7 +13,7 @@ from moonjelly.repository import load_zoo
 from moonjelly.telemetry import DispatchRow, read_rows
 from moonjelly.types import DEFAULT_GROUP, Outcome
 from simulation import replay
-from tests.support.serving import WireClient, jpeg, running_server, welcomed, write_zoo
+from tests.support.serving import WireClient, counting, jpeg, running_server, welcomed, write_zoo
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 PICTURE = jpeg(64)
@@ -26,13 +26,15 @@ async def stream(port: int, number: int, group: str = DEFAULT_GROUP) -> None:
     slo_ms = 20_000.0 + 100.0 * number
     async with welcomed(port, name=f"camera {number}", slo_ms=slo_ms, group=group) as client:
         await client.placed()
-        in_time, first = 0, 1
-        while in_time < FRAMES:
-            for frame_id in range(first, first + 3):
+        in_time = 0
+        for turn in counting():
+            frame_ids = range(3 * turn, 3 * turn + 3)
+            for frame_id in frame_ids:
                 await client.frame(frame_id, PICTURE)
-            for frame_id in range(first, first + 3):
+            for frame_id in frame_ids:
                 in_time += (await client.result(frame_id)).outcome is Outcome.ON_TIME
-            first += 3
+            if in_time >= FRAMES:
+                break
 
 
 async def test_a_live_servers_decisions_come_out_the_same(tmp_path: Path) -> None:
@@ -71,13 +73,14 @@ async def test_an_overloaded_servers_decisions_come_out_the_same(tmp_path: Path)
         for client in clients:
             await client.placed()
         await asyncio.gather(*(burst(client, 1) for client in clients))
-        waited, first = 0, 11
-        while waited < 20:  # on a machine that stands still, too, frames are late when they come
+        waited = 0
+        for turn in counting():
             with server.standing_still():  # a batch that takes longer than the deadlines
-                late = await asyncio.gather(*(burst(client, first) for client in clients))
+                late = await asyncio.gather(*(burst(client, 10 * turn + 1) for client in clients))
             waited += sum("waited for device 0" in reason for reasons in late for reason in reasons)
-            first += 10
-        await asyncio.gather(*(burst(client, first) for client in clients))
+            if waited >= 20:  # on a machine that stands still, too, frames are late when they come
+                break
+        await asyncio.gather(*(burst(client, 10 * turn + 11) for client in clients))
 
     decisions = list(read_rows(tmp_path / "server" / "dispatch.csv", DispatchRow))
     assert sum(len(row.overdue.split()) for row in decisions) >= 20

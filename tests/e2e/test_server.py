@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import csv
+import itertools
 import json
 import os
 import signal
@@ -35,12 +36,14 @@ from tests.support.serving import (
     WireClient,
     command,
     connected,
+    counting,
     environment,
     hello,
     jpeg,
     own_lines,
     rows_so_far,
     running_server,
+    until,
     welcomed,
     write_zoo,
 )
@@ -88,14 +91,13 @@ class TestServing:
         """On a busy host the server may take the device for slow at first and lower the plan: it must come back."""
         async with welcomed(server.port) as client:
             await client.placed()
-            frame_id, variant = 0, 0
-            while frame_id < 30 or variant != len(SIZES) - 1:
-                frame_id += 1
+            for frame_id in counting():
                 await client.frame(frame_id, PICTURE)
                 result = await client.result(frame_id)
                 assert result.outcome is Outcome.ON_TIME
                 assert len(result.detections) > 0
-                variant = result.variant
+                if frame_id >= 30 and result.variant == len(SIZES) - 1:
+                    break
             assert result.stages.infer_ms >= 12.0
             acks = [ack for message in client.received for ack in message.acks]
             assert [ack.frame_id for ack in acks] == list(range(1, frame_id + 1))
@@ -115,22 +117,23 @@ class TestServing:
             ]
             for client in clients:
                 await client.placed()
-            batches, devices, sent = set[int](), set[int](), 0
-            while max(batches, default=0) == 1 or devices != {0, 1}:  # a plan soon uses both
-                frame_ids = range(sent + 1, sent + 4)
+            batches, devices = set[int](), set[int]()
+            for turn in counting():
+                frame_ids = range(3 * turn, 3 * turn + 3)
                 with server.standing_still():  # so that they wait together
                     for client in clients:
                         for frame_id in frame_ids:
                             await client.frame(frame_id, PICTURE)
                     for client in clients:
                         await client.acknowledged(frame_ids[-1])
-                sent += len(frame_ids)
                 for client in clients:
                     for frame_id in frame_ids:
                         result = await client.result(frame_id)
                         assert result.outcome is Outcome.ON_TIME
                         batches.add(result.stages.batch)
                         devices.add(result.stages.device)
+                if max(batches) > 1 and devices == {0, 1}:  # a plan soon uses both
+                    break
 
     async def test_a_lost_client_resumes(self, server: Server) -> None:
         async with welcomed(server.port) as client:
@@ -152,8 +155,7 @@ class TestServing:
                 first = client.welcome
             assert first is not None
             plans = server.out / "plans.csv"
-            while "expired" not in {row.trigger for row in rows_so_far(plans, PlanRow)}:
-                await asyncio.sleep(0.1)
+            await asyncio.to_thread(until, lambda: "expired" in {row.trigger for row in rows_so_far(plans, PlanRow)})
             async with connected(server.port) as late:
                 await late.send(hello(resume_token=first.token))
                 answer = await late.read()
@@ -223,9 +225,11 @@ class TestOptions:
             async with welcomed(port, name=group, group=group) as client:
                 await client.placed()
                 results: list[messages.Result] = []
-                while sum(result.outcome is Outcome.ON_TIME for result in results) < 30:  # a new plan may cost some
-                    await client.frame(len(results) + 1, PICTURE)
-                    results.append(await client.result(len(results) + 1))
+                for frame_id in counting():
+                    await client.frame(frame_id, PICTURE)
+                    results.append(await client.result(frame_id))
+                    if sum(result.outcome is Outcome.ON_TIME for result in results) == 30:  # a new plan may cost some
+                        break
                 return results
 
         with running_server(tmp_path, "--zoo", f"b={zoos['b']}", zoo=f"a={zoos['a']}", devices=2) as server:
@@ -309,9 +313,8 @@ class TestStopping:
         variables["PYTHONPATH"] = f"{tmp_path}{os.pathsep}{variables['PYTHONPATH']}"
         process = subprocess.Popen(command(*arguments), env=variables, stderr=subprocess.PIPE, start_new_session=True)
         try:
-            while not stopped(process.pid):
-                assert process.poll() is None
-                await asyncio.sleep(0.01)
+            await asyncio.to_thread(until, lambda: stopped(process.pid) or process.poll() is not None)
+            assert process.poll() is None
             children = psutil.Process(process.pid).children()
             os.killpg(process.pid, number)
             _, errors = process.communicate(timeout=100)
@@ -452,9 +455,7 @@ async def test_a_device_slower_than_its_profile_gets_a_plan_that_holds(tmp_path:
     """The profile says 110 frames/s of the largest variant; the device does 77 and is to do 90."""
 
     async def camera(client: WireClient) -> None:
-        frame_id = 0
-        while True:
-            frame_id += 1
+        for frame_id in itertools.count(1):
             await client.frame(frame_id, PICTURE)
             await asyncio.sleep(2.0 / CAMERA_FPS)  # half of what is planned for, which any machine can send
 
@@ -466,7 +467,9 @@ async def test_a_device_slower_than_its_profile_gets_a_plan_that_holds(tmp_path:
             await client.placed()
             capturing = asyncio.create_task(camera(client))
             in_time: deque[int] = deque(maxlen=10)
-            while len(smaller) < 2:  # one that left sooner would leave room for the largest
+            for _ in counting():
+                if len(smaller) == 2:  # one that left sooner would leave room for the largest
+                    break
                 message = await client.read()
                 assert message is not None
                 for result in message.results:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -109,9 +110,21 @@ def free_port() -> int:
     raise AssertionError("no free port")
 
 
-def until(condition: Callable[[], bool], why: str | Callable[[], str] = "what was waited for never came") -> None:
-    """Wait for what must come, long enough for any machine."""
-    deadline = time.monotonic() + 100.0
+PATIENCE_S = 200.0
+"""Long enough for any machine; a test's own time limit may be lost where it interrupts gRPC."""
+
+
+def counting(first: int = 1) -> Iterator[int]:
+    """Numbers of frames for a loop that ends when what must come has come."""
+    deadline = time.monotonic() + PATIENCE_S
+    for number in itertools.count(first):
+        assert time.monotonic() < deadline, "what was waited for never came"
+        yield number
+
+
+def until(condition: Callable[[], object], why: str | Callable[[], str] = "what was waited for never came") -> None:
+    """Wait for what must come."""
+    deadline = time.monotonic() + PATIENCE_S / 2
     while not condition():
         assert time.monotonic() < deadline, why if isinstance(why, str) else why()
         time.sleep(0.05)  # the state of another process has no event to wait for
