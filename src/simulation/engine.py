@@ -93,7 +93,7 @@ class Engine:
             case events.Answered():
                 self._fleet.answered(event.frame, now_ns)
             case events.PingDue():
-                self._fleet.ping(event.client_id, event.number, now_ns)
+                self._fleet.ping(event.client_id, event.channel, now_ns)
             case events.PingReceived():
                 self._fleet.ping_received(event, now_ns)
             case events.PongReturned():

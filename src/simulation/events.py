@@ -102,7 +102,7 @@ class PingDue:
     """A client measures its round trip, and keeps an answer due."""
 
     client_id: int
-    number: int
+    channel: int
 
 
 @dataclass(frozen=True, slots=True)

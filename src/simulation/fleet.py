@@ -23,8 +23,6 @@ from simulation.uplink import Uplink
 from simulation.workload import ClientSpec, Timing, side_ms
 
 PING_BYTES = 64
-PING_PERIOD_NS = NS_PER_S // 2
-FIRST_PINGS_NS = tuple(range(0, 100 * NS_PER_MS, 20 * NS_PER_MS))
 ACKNOWLEDGE_NS = NS_PER_MS // 10
 ROUND_TRIPS_TO_CONNECT = 2
 LINGER_NS = NS_PER_S // 2
@@ -43,6 +41,7 @@ class SimulatedClient:
         look_ns: when it looks next whether the link is gone; ``None``: nothing is due.
         outstanding: frames without an outcome, by frame id.
         pings: that it has sent.
+        channel_pings: those of them that its present connection has carried.
         up_ns: when the last message reached the server; a stream keeps its order.
         down_ns: when the last message reached the client.
     """
@@ -57,6 +56,7 @@ class SimulatedClient:
     look_ns: int | None = None
     outstanding: dict[int, Frame] = field(default_factory=dict)
     pings: int = 0
+    channel_pings: int = 0
     up_ns: int = 0
     down_ns: int = 0
 
@@ -128,8 +128,7 @@ class Fleet:
     def join(self, client_id: int, now_ns: int) -> None:
         """Begin to ping and to capture."""
         spec = self._clients[client_id].spec
-        for number, after_ns in enumerate(FIRST_PINGS_NS):
-            self._agenda.add(now_ns + after_ns, events.PingDue(client_id, number))
+        self.ping(client_id, self._clients[client_id].channel, now_ns)
         if spec.frames:
             self._agenda.add(spec.captured_ns(0), events.Captured(client_id, 0))
         self._agenda.add(spec.leaves_ns + LINGER_NS, events.Left(client_id))
@@ -211,13 +210,15 @@ class Fleet:
         client.adapter.answered(frame.next_variant, outcome)
         self._log(sent_row(client.spec, frame, self._profile, outcome, now), client.spec)
 
-    def ping(self, client_id: int, number: int, now_ns: int) -> None:
-        """Measure the link, and keep an answer due."""
+    def ping(self, client_id: int, channel: int, now_ns: int) -> None:
+        """Measure the link, and keep an answer due, for as long as the connection stands."""
         client = self._clients[client_id]
-        if now_ns < client.spec.leaves_ns and number + 1 >= len(FIRST_PINGS_NS):
-            self._agenda.add(now_ns + PING_PERIOD_NS, events.PingDue(client_id, number + 1))
-        if client.connected:
-            self._send_ping(client, now_ns)
+        if channel != client.channel:
+            return
+        self._send_ping(client, now_ns)
+        if now_ns < client.spec.leaves_ns:
+            pause_ns = network.ping_pause_ns(client.channel_pings)
+            self._agenda.add(now_ns + pause_ns, events.PingDue(client_id, channel))
 
     def ping_received(self, ping: events.PingReceived, now_ns: int) -> None:
         """The server answers a ping."""
@@ -259,8 +260,9 @@ class Fleet:
         """Go on over a new channel."""
         client = self._clients[client_id]
         client.connected = True
+        client.channel_pings = 0
         client.reconnect(now_ns)
-        self._send_ping(client, now_ns)
+        self.ping(client_id, client.channel, now_ns)
 
     def finish(self) -> None:
         """What has no answer by now never gets one."""
@@ -272,6 +274,7 @@ class Fleet:
         self._arm(client)
         up_ns, down_ns = client.ping_delays_ns
         client.pings += 1
+        client.channel_pings += 1
         received_ns = client.transmit(now_ns, PING_BYTES, up_ns)
         if received_ns is not None:
             ping = events.PingReceived(client.spec.client_id, client.channel, client.clock(now_ns), down_ns)

@@ -33,6 +33,7 @@ class Session:
         snapshot_bps: what the latest planning problem says.
         planned_bps: what its place was computed with.
         preparation_ms: what it takes from capture to sending; stays 0 where the system does not count with it.
+        learnt_ns: when its frames' size was last looked at.
         sizes: learnt encoded sizes; stays empty where the system plans with the table.
         harmonic: Jellyfish's smoothing of the reports.
         place: what it has of the plan.
@@ -45,6 +46,7 @@ class Session:
     planned_bps: float = INITIAL_BANDWIDTH_BPS
     rtt_ms: float = 0.0
     preparation_ms: float = 0.0
+    learnt_ns: int = -network.LEARN_SIZE_EVERY_NS
     sizes: FrameSizes = field(default_factory=FrameSizes)
     harmonic: HarmonicMean = field(default_factory=HarmonicMean)
 
@@ -126,9 +128,9 @@ class SimulatedServer:
         session = self.sessions.get(frame.client_id)
         if session is None:
             return None
-        self._learn(session, frame)
-        captured_ns = network.captured_at_server(frame.captured, frame.sent, ServerInstant(now_ns), frame.offset)
         frame.received = ServerInstant(now_ns)
+        self._learn(session, frame)
+        captured_ns = network.captured_at_server(frame.captured, frame.sent, frame.received, frame.offset)
         frame.uplink_ms = (now_ns - captured_ns) / NS_PER_MS
         frame.estimated_bps = session.bandwidth_bps
         answer_ns = answer_by_ns(captured_ns, session.spec.slo_ms, session.rtt_ms)
@@ -242,9 +244,10 @@ class SimulatedServer:
             return
         session.bandwidth_bps = frame.bandwidth_bps or session.bandwidth_bps
         session.preparation_ms = network.observe_preparation(session.preparation_ms, frame.captured, frame.sent)
-        session.sizes = network.observe_size(
-            session.sizes, self._input_sizes[frame.variant], frame.quality, frame.size_bytes
-        )
+        if frame.received - session.learnt_ns >= network.LEARN_SIZE_EVERY_NS:
+            session.learnt_ns = frame.received
+            size = self._input_sizes[frame.variant]
+            session.sizes = network.observe_size(session.sizes, size, frame.quality, frame.size_bytes)
 
     def _budgets(self, session: Session) -> tuple[float, ...]:
         return network.budgets(

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from moonjelly.adaptation import PADDING_EVERY_MS
+from moonjelly.network import SETTLING_PINGS
 from moonjelly.rpc.messages import Ping, Pong
-from moonjelly.sdk.pings import SETTLING_PINGS, Pings
+from moonjelly.sdk.pings import Pings
 from moonjelly.units import NS_PER_MS, ClientInstant, ServerInstant, ms_to_ns
 
 START = ClientInstant(1_000_000_000)

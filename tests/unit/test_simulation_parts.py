@@ -5,17 +5,21 @@ import dataclasses
 import numpy as np
 import pytest
 
+from moonjelly.adaptation import PlanView, Stream
 from moonjelly.dispatching import Run
 from moonjelly.errors import ConfigError
+from moonjelly.network import ClockOffset
 from moonjelly.reference import reference_profile
 from moonjelly.telemetry import DispatchRow, ServerFrameRow
 from moonjelly.types import Outcome
 from moonjelly.units import NS_PER_MS, NS_PER_S
 from network_shaping.traces import Trace
 from simulation import systems
+from simulation.adapters import JellyfishClient
 from simulation.compare import ComparisonOptions, ComparisonRow, Size, table
 from simulation.device import InferenceTimes
-from simulation.events import Agenda, Left
+from simulation.events import Agenda, Left, PingDue
+from simulation.fleet import Fleet, SimulatedClient
 from simulation.replay import Recording, ask_again, predicted
 from simulation.timings import TimingOptions
 from simulation.uplink import PAYLOAD_SHARE, Uplink
@@ -211,3 +215,22 @@ def test_frames_that_were_withdrawn_leave_a_replay_without_a_decision() -> None:
     assert (agreement.decisions, agreement.mismatches) == (2, ())
     prediction = predicted(recording, profiles, "edf-adaptive", 1.0, seed=0)
     assert (prediction.ran, prediction.dropped) == (2, 2)
+
+
+def test_simulated_clients_ping_as_live_ones_do() -> None:
+    """Five pings at once over a new connection, then two a second; a connection that is gone carries none."""
+    workload = draw(WorkloadOptions(clients=1, seconds=10.0), STEADY, PROFILE, 1)
+    (spec,) = workload.clients
+    adapter = JellyfishClient(Stream(100.0, 15.0, (128,)), PlanView(False, 0, 1.0, 1.0), 4.0, ClockOffset(0, 1))
+    client = SimulatedClient(spec, adapter, Uplink(STEADY), np.random.default_rng(1))
+    agenda, sent_ms = Agenda(), [0]
+    fleet = Fleet({0: client}, PROFILE, workload.timing, 0, agenda, lambda row: None)
+    fleet.join(0, 0)
+    while client.pings < 7:
+        event = agenda.pop()
+        if isinstance(event, PingDue):
+            sent_ms.append(agenda.now_ns // NS_PER_MS)
+            fleet.ping(event.client_id, event.channel, agenda.now_ns)
+    assert sent_ms == [0, 20, 40, 60, 80, 580, 1080]
+    fleet.ping(0, client.channel + 1, agenda.now_ns)
+    assert client.pings == 7

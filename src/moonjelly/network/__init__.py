@@ -7,9 +7,10 @@ Pure steps ``(state, sample) -> state``: no clock is read here, instants come in
 from moonjelly.network.baselines import ErrorBasedFilter, HarmonicMean, raw_bandwidth_bps
 from moonjelly.network.clock_offset import ClockOffset, captured_at_server
 from moonjelly.network.exchange import Exchange
-from moonjelly.network.frame_sizes import DEFAULT_QUALITY, FrameSizes, prior_bytes
+from moonjelly.network.frame_sizes import DEFAULT_QUALITY, LEARN_SIZE_EVERY_NS, FrameSizes, prior_bytes
 from moonjelly.network.frame_sizes import observe as observe_size
 from moonjelly.network.link import LinkEstimate, LinkState, estimate, observe
+from moonjelly.network.round_trip import SETTLING_PINGS, ping_pause_ns
 from moonjelly.network.transfer import (
     DEFAULT_RESPONSE_BYTES,
     INITIAL_BANDWIDTH_BPS,
@@ -24,6 +25,8 @@ __all__ = [
     "DEFAULT_QUALITY",
     "DEFAULT_RESPONSE_BYTES",
     "INITIAL_BANDWIDTH_BPS",
+    "LEARN_SIZE_EVERY_NS",
+    "SETTLING_PINGS",
     "ClockOffset",
     "ErrorBasedFilter",
     "Exchange",
@@ -40,6 +43,7 @@ __all__ = [
     "observe_preparation",
     "observe_response",
     "observe_size",
+    "ping_pause_ns",
     "prior_bytes",
     "raw_bandwidth_bps",
 ]

@@ -16,6 +16,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from moonjelly.units import NS_PER_MS
+
 DEFAULT_QUALITY = 90
 """JPEG quality of the prior and of a frame that nothing holds back."""
 
@@ -31,6 +33,8 @@ _QUALITY_FACTOR = {20: 0.28, 30: 0.33, 40: 0.38, 50: 0.42, 60: 0.47, 70: 0.55, 7
                    95: 1.48, 100: 2.6}  # fmt: skip
 """Encoded bytes relative to quality 90, 4:2:0, mean over three street videos at 128 to 608 pixels."""
 
+LEARN_SIZE_EVERY_NS = 100 * NS_PER_MS
+"""Between two frames that a server learns from; scenes change more slowly than that."""
 _CONTENT_GAIN = 0.3
 _DETAIL_GAIN = 0.15
 _SPREAD_GAIN = 0.1

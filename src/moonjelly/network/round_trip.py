@@ -9,11 +9,20 @@ from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant, ServerInstant, n
 
 WINDOW_NS = 10 * NS_PER_S
 """A longer route shows after at most two windows, a shorter one at once."""
+SETTLING_PINGS = 5
+"""A new stream's first pings come quickly, so that delay and clock offset are known when the first frames go."""
+_SETTLING_INTERVAL_NS = 20 * NS_PER_MS
+_PING_INTERVAL_NS = 500 * NS_PER_MS
 _JITTER_GAIN = 0.1
 _JITTER_FLOOR_NS = 100_000.0
 _USUAL_STEP = 1.1
 _USUAL_FLOOR_NS = 20_000.0
 _JITTER_CEILING_NS = 10.0 * NS_PER_MS
+
+
+def ping_pause_ns(sent: int) -> int:
+    """From one ping to the next, on a stream that has carried ``sent`` of them."""
+    return _SETTLING_INTERVAL_NS if sent < SETTLING_PINGS else _PING_INTERVAL_NS
 
 
 @dataclass(frozen=True, slots=True)

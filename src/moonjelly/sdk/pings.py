@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 from moonjelly.adaptation import PADDING_EVERY_MS
+from moonjelly.network import SETTLING_PINGS, ping_pause_ns
 from moonjelly.rpc.messages import Ping, Pong
-from moonjelly.units import NS_PER_MS, ClientInstant, ms_to_ns
-
-PING_INTERVAL_NS = 500 * NS_PER_MS
-SETTLING_PINGS = 5
-SETTLING_INTERVAL_NS = 20 * NS_PER_MS
-"""A new stream's first pings come quickly, so that delay and clock offset are known when the first frames go."""
+from moonjelly.units import ClientInstant, ms_to_ns
 
 
 class Pings:
@@ -53,7 +49,7 @@ class Pings:
         """The ping of ``now``."""
         self._sent += 1
         self._unanswered += 1
-        self._next = ClientInstant(now + (SETTLING_INTERVAL_NS if self._sent < SETTLING_PINGS else PING_INTERVAL_NS))
+        self._next = ClientInstant(now + ping_pause_ns(self._sent))
         if padding_bytes:
             self._padded[now] = padding_bytes
             self._next_padding = ClientInstant(now + ms_to_ns(PADDING_EVERY_MS))

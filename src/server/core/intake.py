@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from moonjelly.network import observe_preparation, observe_size
+from moonjelly.network import LEARN_SIZE_EVERY_NS, observe_preparation, observe_size
 from moonjelly.placement import is_broken, link_changed
 from moonjelly.rpc import messages
 from moonjelly.types import Outcome
-from moonjelly.units import NS_PER_MS, ServerInstant
+from moonjelly.units import ServerInstant
 from server.core import events as ev
 from server.core.answers import Answers
 from server.core.executors import Executors
 from server.core.frames import PendingFrame, deadline_of
 from server.core.sessions import MAX_RTT_MS, Session
 from server.core.state import State
-
-_LEARN_SIZE_EVERY_NS = 100 * NS_PER_MS
 
 
 class Intake:
@@ -119,7 +117,7 @@ class Intake:
         if frame.rtt_ms > 0.0:
             session.rtt_ms = min(frame.rtt_ms, MAX_RTT_MS)
         session.preparation_ms = observe_preparation(session.preparation_ms, frame.captured_ns, frame.sent_ns)
-        if frame.data and now_ns - session.learnt_ns >= _LEARN_SIZE_EVERY_NS:
+        if frame.data and now_ns - session.learnt_ns >= LEARN_SIZE_EVERY_NS:
             session.learnt_ns = now_ns
             side = max(1, min(frame.width, frame.height))
             session.sizes = observe_size(session.sizes, side, frame.quality or 90, len(frame.data))
