@@ -43,6 +43,8 @@ FULL_BYTES = 1 << 16
 LEASE = "lease"
 """The file in a run's folder that its manager touches, by ``renew``."""
 _SAMPLE_S = 1.0
+_LOOK_S = 0.1
+"""Between two looks for a file that a supervisor writes while it runs."""
 _STARTING_S = 5.0
 """How long a job may take from being started to saying so."""
 
@@ -160,13 +162,35 @@ def wait(directories: Sequence[Path], wanted: str, timeout_s: float) -> list[dic
     Returns early when one of them has failed.
     """
     deadline = time.monotonic() + timeout_s
-    while True:
-        told = [status(directory) for directory in directories]
-        if all(one["state"] in _REACHED[wanted] for one in told) or any(_has_failed(one) for one in told):
-            return told
-        if time.monotonic() >= deadline:
-            return told
-        time.sleep(0.1)  # the files of another process have no event that the standard library can wait for
+    with contextlib.ExitStack() as stack:
+        handles: dict[Path, int] = {}
+        while True:
+            for directory in directories:  # before the look at their states: what ends in between is an event, too
+                if directory not in handles and (handle := _handle(directory, stack)) is not None:
+                    handles[directory] = handle
+            told = [status(directory) for directory in directories]
+            if all(one["state"] in _REACHED[wanted] for one in told) or any(_has_failed(one) for one in told):
+                return told
+            left_s = deadline - time.monotonic()
+            if left_s <= 0.0:
+                return told
+            live = [where for where, one in zip(directories, told, strict=True) if one["state"] not in _OVER]
+            ends = [handles[where] for where in live if where in handles]
+            # That a supervisor ends is an event; that it writes a file is none that the standard library can wait for.
+            select.select(ends, [], [], left_s if wanted == "exited" and len(ends) == len(live) else _LOOK_S)
+
+
+def _handle(directory: Path, stack: contextlib.ExitStack) -> int | None:
+    """A descriptor that is readable once a job's supervisor has ended; ``None`` where there is no such process."""
+    job = _read(directory / "job.json")
+    if job is None:
+        return None
+    try:
+        handle = os.pidfd_open(job["pid"])
+    except ProcessLookupError:
+        return None
+    stack.callback(os.close, handle)
+    return handle
 
 
 def _has_failed(told: dict[str, Any]) -> bool:

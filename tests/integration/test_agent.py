@@ -239,3 +239,34 @@ def test_a_job_whose_supervisor_went_before_it_could_be_bound_to_it_does_nothing
 
     assert told("0") == "0 b'runs\\n'\n"
     assert told("1") == "1 b''\n"
+
+
+def test_the_end_of_a_job_is_waited_for_without_looking_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a machine that is being measured nobody reads files ten times a second."""
+    gate, job, look = tmp_path / "gate", tmp_path / "job", agent.status
+    os.mkfifo(gate)
+    ask("start", str(job), *command(f"open({str(gate)!r}).read()"))
+    seen: list[str] = []
+
+    def look_and_let_it_end(directory: Path) -> dict[str, Any]:
+        told = look(directory)
+        if not seen:
+            gate.write_text("go")
+        seen.append(told["state"])
+        return told
+
+    monkeypatch.setattr(agent, "status", look_and_let_it_end)
+    monkeypatch.setattr(agent, "_LOOK_S", 3600.0)
+    (told,) = agent.wait([job], "exited", 600.0)
+    assert told["exit"]["status"] == 0
+    assert seen == ["running", "exited"]
+
+
+def test_a_supervisor_that_was_killed_is_seen_to_have_vanished(tmp_path: Path) -> None:
+    job = tmp_path / "job"
+    ask("start", str(job), *command("__import__('signal').pause()"))
+    os.kill(json.loads((job / "job.json").read_text())["pid"], signal.SIGKILL)
+    (told,) = agent.wait([job], "exited", 60.0)
+    assert told["state"] == "vanished"
