@@ -84,6 +84,12 @@ def test_eight_devices_and_sixty_four_clients_fit_the_community_edition() -> Non
     assert check(one, solution.plan).valid
 
 
+def test_a_limit_below_a_second_is_taken_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with contextlib.suppress(SolverError):  # on a machine that is slower
+        exact.solve(problem([client(1)], 1), solver="cplex", time_limit_s=0.25)
+    assert capsys.readouterr() == ("", "")
+
+
 def test_auto_takes_highs_for_what_cplex_refuses() -> None:
     one = random_problem(np.random.default_rng(1), devices=16, clients=160)
     assert solved(one, "auto").solver == "highs"

@@ -47,7 +47,7 @@ def solve(program: Program, *, integer: bool, time_limit_s: float = math.inf) ->
     with Model(name="plan") as model:
         variables = _build(model, program, integer)
         if math.isfinite(time_limit_s):
-            model.set_time_limit(max(time_limit_s, 0.01))
+            model.parameters.timelimit = max(time_limit_s, 0.01)  # docplex's own setter takes a second at least
         try:
             found = model.solve()
         except DOcplexLimitsExceeded:
