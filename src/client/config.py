@@ -14,6 +14,7 @@ from moonjelly.types import DEFAULT_GROUP
 
 ENVIRONMENT_PREFIX = "MOONJELLY_CLIENT_"
 Positive = Annotated[float, Field(gt=0.0, lt=float("inf"))]
+Rate = Annotated[float, Field(ge=0.001, lt=float("inf"))]
 
 
 class ClientOptions(Options):
@@ -45,7 +46,7 @@ class ClientOptions(Options):
     source: Annotated[str, Field(min_length=1)] = "synthetic"
     clients: Annotated[int, Field(ge=1, le=256)] = 1
     slo_ms: Annotated[tuple[Positive, ...], Field(min_length=1)] = (100.0,)
-    fps: tuple[Positive, ...] = ()
+    fps: tuple[Rate, ...] = ()
     seconds: Positive | None = None
     loop: bool = True
     group: str = DEFAULT_GROUP

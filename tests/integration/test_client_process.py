@@ -336,6 +336,7 @@ async def test_a_fleet_whose_client_cannot_start_ends_and_says_why(server: StubS
         (("--source", "/absent.mp4"), 2, "client: source /absent.mp4: the file /absent.mp4 does not exist"),
         (("--slo-ms", "0"), 2, "client: 'slo_ms.0' = '0': Input should be greater than 0"),
         (("--fps", "15,fast"), 2, "client: 'fps.1' = 'fast': Input should be a valid number"),
+        (("--fps", "1e-300"), 2, "client: 'fps.0' = '1e-300': Input should be greater than or equal to 0.001"),
         (("--buffer", "newest"), 2, "'latest', 'drop-oldest', 'drop-latest' or 'wait'"),
         (("--server", "127.0.0.1:9", "--register-timeout-s", "0.3"), 1, "no server answered at 127.0.0.1:9"),
         (("--config", "/absent.toml"), 2, "configuration file /absent.toml does not exist"),
