@@ -68,6 +68,7 @@ def test_the_table_fits_a_terminal_of_80_columns_and_shows_everything_in_a_pipe(
     headings = ["client", "SLO", "fps", "ans/s", "Mbit/s", "variant", "px", "p99 ms", "missed", "how"]
     assert re.split(" +", narrow.get().splitlines()[1].strip()) == [word for one in headings for word in one.split()]
     assert max(map(len, narrow.get().splitlines())) <= 80
+    assert {"1", "late,", "23", "lost"} <= set(narrow.get().split()), "no way to miss is cut off"
     console = Console(width=PIPE_WIDTH)
     with console.capture() as wide:
         console.print(shown)

@@ -13,7 +13,8 @@ from cli.processes import Child
 from moonjelly.types import Outcome
 
 _COLUMNS = {
-    "client": 8, "SLO": 3, "fps": 5, "ans/s": 5, "Mbit/s": 6, "variant": 9, "px": 3, "p99 ms": 6, "missed": 6, "how": 3,
+    "client": 8, "SLO": 3, "fps": 5, "ans/s": 5, "Mbit/s": 6, "variant": 9, "px": 3, "p99 ms": 6, "missed": 6,
+    "how": 14,
 }  # fmt: skip
 """Column to the width below which it is not squeezed."""
 
@@ -51,7 +52,8 @@ def table(title: str, latest: dict[str, dict[str, Any]], slos: dict[str, tuple[f
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column, width in _COLUMNS.items():
         justify: Literal["left", "right"] = "left" if column in ("client", "variant", "how") else "right"
-        made.add_column(column, justify=justify, no_wrap=True, overflow="ellipsis", min_width=width)
+        whole = column not in ("variant", "how")
+        made.add_column(column, justify=justify, no_wrap=whole, overflow="ellipsis", min_width=width)
     for name, (slo_ms, fps) in slos.items():
         status = latest.get(name)
         if status is None:
