@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 
 from plots import style
 
+COLUMNS = ("trace", "system", "miss_rate", "effective_accuracy")
+"""That the table must have."""
 LEGEND_COLUMNS = 2
 LEGEND_LINE_IN = 0.15
 """Height of one line of the legend, inches: policies crossed with dispatchers soon make dozens."""

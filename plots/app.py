@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from plots import (
     style,
     sweep,
 )
-from plots.frames import LogError, find_run, read_links, read_run, read_server, read_zoo
+from plots.frames import LogError, find_run, read_csv, read_links, read_run, read_server, read_zoo
 from plots.settings import file_name, natural
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
@@ -107,7 +108,7 @@ def optimum(
     table: Annotated[Path, typer.Argument(help="compare.csv of simulate compare")], out: Out = Path("plots")
 ) -> None:
     """Planning policies against the optimum."""
-    _save(policy_optimum.draw(_read_csv(table)), out / "policy_optimum")
+    _save(policy_optimum.draw(_read_results(table, policy_optimum.COLUMNS, "compare")), out / "policy_optimum")
 
 
 @app.command("planning-time")
@@ -115,7 +116,7 @@ def planning_times(
     table: Annotated[Path, typer.Argument(help="timings.csv of simulate timings")], out: Out = Path("plots")
 ) -> None:
     """Planning time against the number of clients."""
-    _save(planning_time.draw(_read_csv(table)), out / "planning_time")
+    _save(planning_time.draw(_read_results(table, planning_time.COLUMNS, "timings")), out / "planning_time")
 
 
 @app.command("accuracy-misses")
@@ -123,7 +124,7 @@ def accuracy_and_misses(
     table: Annotated[Path, typer.Argument(help="runs.csv of simulate trace")], out: Out = Path("plots")
 ) -> None:
     """Effective accuracy against miss rate, per system and trace."""
-    _save(accuracy_misses.draw(_read_csv(table)), out / "accuracy_misses")
+    _save(accuracy_misses.draw(_read_results(table, accuracy_misses.COLUMNS, "trace")), out / "accuracy_misses")
 
 
 def _chosen(place: Path, trace: str = "") -> Path:
@@ -140,19 +141,19 @@ def _clients(run: Path) -> dict[int, pd.DataFrame]:
 
 
 def _read_table(path: Path, total_iter: int) -> pd.DataFrame:
-    table = _read_csv(path / "runs.csv" if path.is_dir() else path)
+    table = read_csv(path / "runs.csv" if path.is_dir() else path, (), "experiment table")
     if "repetition" not in table.columns:
         raise LogError(f"{path} has no finished run")
     return table[table["repetition"] < total_iter] if total_iter else table
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path)
-    except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError) as fault:
+def _read_results(path: Path, columns: Sequence[str], study: str) -> pd.DataFrame:
+    rows = read_csv(path, columns, f"simulate {study}")
+    if rows.empty:
         raise LogError(
-            f"{path} cannot be read: {fault}; 'moonjelly experiment table' and 'simulate' write such"
-        ) from None
+            f"{path} has no row; 'moonjelly simulate {study}' writes one as soon as it has measured something"
+        )
+    return rows
 
 
 def _save(made: Figure, stem: Path) -> None:

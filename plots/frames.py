@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +72,35 @@ def find_frame_logs(run: Path) -> list[Path]:
     return found
 
 
+def read_csv(path: Path, needed: Iterable[str], writer: str) -> pd.DataFrame:
+    """A log as a table.
+
+    Args:
+        path: of the file.
+        needed: columns that it must have.
+        writer: command that writes such a file, for the message.
+
+    Raises:
+        LogError: it is missing, empty or no CSV file, or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path)
+    except (OSError, ValueError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else fault
+        raise LogError(f"{path} cannot be read: {why}; 'moonjelly {writer}' writes one") from None
+    missing = [name for name in needed if name not in table.columns]
+    if missing:
+        raise LogError(f"{path} lacks the columns {', '.join(missing)}; 'moonjelly {writer}' writes one")
+    return table
+
+
 def read_frames(path: Path) -> pd.DataFrame:
     """One client's frames in order of capture, with ``seconds`` since its first capture.
 
     Raises:
         LogError: the file is empty or lacks a column.
     """
-    try:
-        frames = pd.read_csv(path)
-    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as fault:
-        raise LogError(f"{path} cannot be read: {fault}") from None
-    missing = [name for name in _NEEDED if name not in frames.columns]
-    if missing:
-        raise LogError(f"{path} lacks the columns {', '.join(missing)}; was it written by a moonjelly client?")
+    frames = read_csv(path, _NEEDED, "client")
     frames = frames.sort_values("capture_ts").reset_index(drop=True)
     frames["seconds"] = (frames["capture_ts"] - frames["capture_ts"].min()) / 1e9
     return frames
@@ -103,14 +120,7 @@ def read_server(run: Path) -> pd.DataFrame:
         LogError: it is missing, empty or lacks a column.
     """
     path = run / "logs" / "server" / "frame_stats.csv"
-    try:
-        frames = pd.read_csv(path)
-    except (OSError, pd.errors.EmptyDataError, pd.errors.ParserError) as fault:
-        raise LogError(f"{path} cannot be read: {fault}") from None
-    if missing := [
-        name for name in ("client_id", "frame_id", "outcome", *STAGES.values()) if name not in frames.columns
-    ]:
-        raise LogError(f"{path} lacks the columns {', '.join(missing)}; was it written by a moonjelly server?")
+    frames = read_csv(path, ("client_id", "frame_id", "outcome", *STAGES.values()), "serve")
     clients = _clients_of_sessions(run)
     frames["client"] = [
         f"client {clients[session]}" if session in clients else f"session {session}" for session in frames["client_id"]
@@ -123,9 +133,13 @@ def read_server(run: Path) -> pd.DataFrame:
 
 
 def read_links(run: Path) -> dict[int, pd.DataFrame]:
-    """Client id to the changes of its link's rate, in Mbit/s; empty where nothing was shaped."""
+    """Client id to the changes of its link's rate, in Mbit/s; empty where nothing was shaped.
+
+    Raises:
+        LogError: a log is empty or lacks a column.
+    """
     logs = sorted((run / "logs" / "network").rglob("shaping.csv"))
-    tables = [pd.read_csv(path) for path in logs if _is_kept(path.relative_to(run))]
+    tables = [read_csv(path, ("link", "ts"), "shape") for path in logs if _is_kept(path.relative_to(run))]
     found = {}
     for link, mine in pd.concat(tables).groupby("link") if tables else ():
         number = str(link).rpartition("-")[2]

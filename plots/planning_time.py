@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 
 from plots import style
 
+COLUMNS = ("policy", "devices", "clients", "cpu_ms_median", "cpu_ms_p99")
+"""That the table must have."""
 PERIOD_MS = 500.0
 
 

@@ -7,6 +7,9 @@ from matplotlib.figure import Figure
 
 from plots import style
 
+COLUMNS = ("policy", "devices", "clients", "ratio")
+"""That the table must have."""
+
 
 def draw(rows: pd.DataFrame) -> Figure:
     """Mean accuracy over the optimum's with the range over instances, a group per size and a marker per policy.

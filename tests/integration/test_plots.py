@@ -264,6 +264,30 @@ def test_a_log_that_lacks_something_is_named(run: Path, tmp_path: Path) -> None:
         read_server(run)
 
 
+@pytest.mark.parametrize("command", ["optimum", "planning-time", "accuracy-misses"])
+def test_a_table_that_is_not_the_figures_own_is_refused(command: str, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    for text, words in (
+        (b"a,b\n1,2\n", "lacks the columns"),
+        (b"", "cannot be read: No columns"),
+        (b"\xff\xfe\x00", "cannot be read: "),
+        (None, "cannot be read: No such file or directory; 'moonjelly simulate"),
+    ):
+        if text is None:
+            table.unlink()
+        else:
+            table.write_bytes(text)
+        with pytest.raises(LogError, match=words):
+            app([command, str(table), "--out", str(tmp_path)], standalone_mode=False)
+
+
+def test_a_table_without_a_row_is_refused(tmp_path: Path) -> None:
+    table = tmp_path / "compare.csv"
+    table.write_text("policy,devices,clients,ratio\n")
+    with pytest.raises(LogError, match="has no row; 'moonjelly simulate compare' writes one"):
+        app(["optimum", str(table), "--out", str(tmp_path)], standalone_mode=False)
+
+
 def test_every_command_draws_without_a_warning(run: Path, tmp_path: Path) -> None:
     out, csv = tmp_path / "figures", str(write_sweep(tmp_path / "sweep"))
     for words in (
