@@ -39,8 +39,9 @@ def train(
 ) -> None:
     """Train the 'synthetic' zoo on generated traffic scenes: about 20 minutes on two cores.
 
-    Ctrl-C keeps what is done: the same command goes on from there. The same seed gives the same weights on the same
-    build of torch and kind of processor.
+    Ctrl-C keeps what is done: the same command goes on from there.
+
+    The same seed gives the same weights on the same build of torch and kind of processor.
     """
     from cli.training import train_zoo
     from moonjelly.training.zoo import variant_name

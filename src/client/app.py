@@ -99,4 +99,4 @@ def _run_fleet(options: ClientOptions, descriptors: Descriptors, show: Show) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run; a user's error is one line on standard error and its exit status."""
-    return command_line.run(app, "client", arguments)
+    return command_line.run(app, "moonjelly client", arguments)

@@ -9,6 +9,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 python=$root/.venv/bin/python
 [ -x "$python" ] || python=$(command -v python3)
 fail() { echo "run_experiments.sh: $*" >&2; exit 2; }
+case " $* " in *" --help "*) PYTHONPATH=$root/src:$root exec "$python" -m cli experiment run --help ;; esac
 
 hosts=${hosts:-${MOONJELLY_HOSTS:-}}
 if [ -n "${server_ip:-}${client_ip:-}" ] || [ -z "$hosts" ]; then

@@ -204,7 +204,7 @@ async def test_a_server_that_is_lost_for_good_ends_the_run_with_its_rows(server:
     status, _, errors = await finish(process)
     await server.start()
     assert status == 1
-    assert errors.splitlines()[-1].startswith(f"client: the client of 127.0.0.1:{server.port} is closed: ")
+    assert errors.splitlines()[-1].startswith(f"moonjelly client: the client of 127.0.0.1:{server.port} is closed: ")
     rows = list(read_rows(tmp_path / "frame_stats.csv", FrameRow))
     assert {row.outcome for row in rows} >= {Outcome.ON_TIME, Outcome.SKIPPED}
 
@@ -259,7 +259,7 @@ async def test_frames_of_a_camera_are_counted_at_the_nominal_rate(server: StubSe
 async def test_pre_encoded_needs_a_recording(server: StubServer, tmp_path: Path) -> None:
     status, _, errors = await run(*at(server), "--source", "rtsp://127.0.0.1:9/x", "--pre-encoded", "5")
     assert status == 2
-    assert errors == "client: pre_encoded = 5: rtsp://127.0.0.1:9/x is live; it needs a recording\n"
+    assert errors == "moonjelly client: pre_encoded = 5: rtsp://127.0.0.1:9/x is live; it needs a recording\n"
 
 
 async def test_the_script_takes_variables_and_runs_from_anywhere(
@@ -333,10 +333,10 @@ async def test_a_fleet_whose_client_cannot_start_ends_and_says_why(server: StubS
 @pytest.mark.parametrize(
     ("arguments", "status", "text"),
     [
-        (("--source", "/absent.mp4"), 2, "client: source /absent.mp4: the file /absent.mp4 does not exist"),
-        (("--slo-ms", "0"), 2, "client: 'slo_ms.0' = '0': Input should be greater than 0"),
-        (("--fps", "15,fast"), 2, "client: 'fps.1' = 'fast': Input should be a valid number"),
-        (("--fps", "1e-300"), 2, "client: 'fps.0' = '1e-300': Input should be greater than or equal to 0.001"),
+        (("--source", "/absent.mp4"), 2, "moonjelly client: source /absent.mp4: the file /absent.mp4 does not exist"),
+        (("--slo-ms", "0"), 2, "moonjelly client: 'slo_ms.0' = '0': Input should be greater than 0"),
+        (("--fps", "15,fast"), 2, "moonjelly client: 'fps.1' = 'fast': Input should be a valid number"),
+        (("--fps", "1e-300"), 2, "'fps.0' = '1e-300': Input should be greater than or equal to 0.001"),
         (("--buffer", "newest"), 2, "'latest', 'drop-oldest', 'drop-latest' or 'wait'"),
         (("--server", "127.0.0.1:9", "--register-timeout-s", "0.3"), 1, "no server answered at 127.0.0.1:9"),
         (("--config", "/absent.toml"), 2, "configuration file /absent.toml does not exist"),
@@ -348,7 +348,7 @@ async def test_a_users_error_is_one_line(tmp_path: Path, arguments: tuple[str, .
     assert found == status
     (line,) = own_lines(errors)
     assert text in line
-    assert line.startswith("client: ")
+    assert line.startswith("moonjelly client: ")
 
 
 async def test_options_come_from_file_then_environment_then_command_line(server: StubServer, tmp_path: Path) -> None:

@@ -11,4 +11,4 @@ with silently_interruptible():
     from server.profiler.app import app
 
 if __name__ == "__main__":
-    sys.exit(command_line.run(app, "profiler"))
+    sys.exit(command_line.run(app, "moonjelly profile"))

@@ -49,8 +49,9 @@ def profile(
 ) -> None:
     """Measure and write a profile in Jellyfish's file formats, with provenance.
 
-    Stopping it (Ctrl-C, SIGTERM) keeps what is finished; the same command goes on from there. Profiles that exist are
-    never overwritten.
+    Stopping it (Ctrl-C, SIGTERM) keeps what is finished; the same command goes on from there.
+
+    Profiles that exist are never overwritten.
     """
     given: dict[str, Any] = {name: value for name, value in locals().items() if name != "config_file"}
     options = config.load(
