@@ -7,7 +7,7 @@ import math
 import pytest
 
 from moonjelly.errors import ProblemError
-from moonjelly.planning import Assignment, Device, Plan, check
+from moonjelly.planning import Assignment, Device, Draft, Plan, check, finish
 from tests.support.planning import client, problem
 
 
@@ -83,3 +83,10 @@ def test_a_plan_for_nobody() -> None:
     report = check(problem([]), plan(on(0, 0, 1), on(1, 0, 1)))
     assert report.valid
     assert (report.effectiveness, report.accuracy, report.min_slack_ms) == (1.0, 0.0, math.inf)
+
+
+def test_a_policy_that_gives_a_device_too_much_is_told_what() -> None:
+    impatient = client(7, budget_ms=(1.0, 1.0, 1.0))
+    draft = Draft(Device(3, "gpu"), "default", 2, [impatient])
+    with pytest.raises(ProblemError, match=r"device 3 cannot serve clients \(7,\) together with variant 2 of group"):
+        finish(problem([impatient], [draft.device]), [draft])

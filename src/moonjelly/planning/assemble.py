@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from moonjelly.errors import ProblemError
 from moonjelly.planning.check import serves_alone
 from moonjelly.planning.head_room import limit_fps
 from moonjelly.planning.packing import Packer
@@ -80,7 +81,11 @@ def previous_lanes(tables: Tables) -> dict[int, int]:
 
 
 def finish(problem: Problem, drafts: Sequence[Draft]) -> Plan:
-    """Serve who is left over where the true values allow it, choose batches, name the reasons of the rejected."""
+    """Serve who is left over where the true values allow it, choose batches, name the reasons of the rejected.
+
+    Raises:
+        ProblemError: a draft holds clients that its device cannot serve together.
+    """
     placed = {client.client_id for draft in drafts for client in draft.clients}
     left = [client for client in problem.clients if client.client_id not in placed]
     if left:
@@ -151,10 +156,6 @@ def reason_of(problem: Problem, client: Client) -> str:
     return "the devices are full"
 
 
-def _profile(problem: Problem, draft: Draft) -> Profile:
-    return problem.profiles[draft.device.kind, draft.group]
-
-
 def room_of(problem: Problem, draft: Draft) -> float:
     """Frames/s that the device could take beside its clients at the best batch that they allow."""
     profile, speed = _profile(problem, draft), draft.device.speed
@@ -186,6 +187,10 @@ def grow_batches(problem: Problem, plan: Plan) -> Plan:
             batch += 1
         grown.append(replace(one, batch=batch))
     return replace(plan, assignments=tuple(grown))
+
+
+def _profile(problem: Problem, draft: Draft) -> Profile:
+    return problem.profiles[draft.device.kind, draft.group]
 
 
 def _match(tables: Tables, taken: Sequence[tuple[int, list[Client]]]) -> list[Draft]:
@@ -220,7 +225,10 @@ def _draft(tables: Tables, position: int, lane: int, clients: list[Client]) -> D
 
 def _assignment(problem: Problem, draft: Draft) -> Assignment:
     batch = smallest_batch(problem, draft, draft.clients)
-    assert batch is not None, f"device {draft.device.device_id} was overfilled"
-    return Assignment(
-        draft.device.device_id, draft.group, draft.variant, batch, tuple(client.client_id for client in draft.clients)
-    )
+    members = tuple(client.client_id for client in draft.clients)
+    if batch is None:
+        raise ProblemError(
+            f"device {draft.device.device_id} cannot serve clients {members} together with variant {draft.variant} of "
+            f"group '{draft.group}' at any batch size; give it fewer, or another variant"
+        )
+    return Assignment(draft.device.device_id, draft.group, draft.variant, batch, members)
