@@ -206,15 +206,8 @@ class ExecutorLoop:
         for frame in frames:
             self._arena.mark(frame.submit.slot, RUNNING)
         started_ns = time.monotonic_ns()
-        input_size = self._profiles[group].variants[run.variant].input_size
-        results, error = self._infer(self._names[group][run.variant], input_size, frames, run.padded_batch)
+        results, error = self._infer(run, frames)
         ended_ns = time.monotonic_ns()
-        if results is None:
-            answers = tuple(_answer(frame, Outcome.FAILED, error) for frame in frames)
-        else:
-            answers = tuple(
-                _answer(frame, Outcome.ON_TIME, "", result) for frame, result in zip(frames, results, strict=True)
-            )
         self._send(
             ipc.Batch(
                 device=self._device,
@@ -230,7 +223,7 @@ class ExecutorLoop:
                 started_ns=started_ns,
                 ended_ns=ended_ns,
                 ran=len(frames),
-                answers=answers,
+                answers=_answers(frames, results, error),
             )
         )
         for frame in frames:
@@ -241,10 +234,13 @@ class ExecutorLoop:
             self._rate(observe(self._measured, ended_ns, ended_ns - started_ns, profiled_ns))
         self._check_failures(error)
 
-    def _infer(
-        self, name: str, input_size: int, frames: Sequence[Prepared], padded_batch: int
-    ) -> tuple[list[Detections] | None, str]:
-        """Run ``frames`` as a batch of ``padded_batch``: the last one fills it up, its surplus answers are left out."""
+    def _infer(self, run: Run, frames: Sequence[Prepared]) -> tuple[list[Detections] | None, str]:
+        """What is seen in ``frames``, or what went wrong.
+
+        Where ``run`` pads the batch, the last frame fills it up; the surplus results are left out.
+        """
+        group = self.active.group
+        input_size = self._profiles[group].variants[run.variant].input_size
         inputs = [
             FrameInput(
                 str(frame.submit.session),
@@ -253,9 +249,9 @@ class ExecutorLoop:
             )
             for frame in frames
         ]
+        padding = inputs[-1:] * (run.padded_batch - len(inputs))
         try:
-            padding = inputs[-1:] * (padded_batch - len(inputs))
-            return self._executor.infer(name, inputs + padding)[: len(frames)], ""
+            return self._executor.infer(self._names[group][run.variant], inputs + padding)[: len(frames)], ""
         except ExecutorError as fault:
             return None, str(fault)
         except Exception as fault:  # whatever a runtime throws, its frames are answered and the loop decides what next
@@ -335,6 +331,13 @@ def _give_up_ns(frame: QueuedFrame) -> int:
 def _head_slack_ms(queue: DeadlineQueue, now_ns: int) -> float:
     head = queue.head()
     return 0.0 if head is None else ns_to_ms(head.deadline_ns - now_ns)
+
+
+def _answers(frames: Sequence[Prepared], results: list[Detections] | None, error: str) -> tuple[ipc.Answer, ...]:
+    if results is None:
+        return tuple(_answer(frame, Outcome.FAILED, error) for frame in frames)
+    pairs = zip(frames, results, strict=True)
+    return tuple(_answer(frame, Outcome.ON_TIME, "", result) for frame, result in pairs)
 
 
 def _answer(frame: Prepared, outcome: Outcome, reason: str, result: Detections | None = None) -> ipc.Answer:
