@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from moonjelly import network
 from moonjelly.adaptation import PlanView, Send, Stream, Unacknowledged, decide, next_variant
 from moonjelly.clock import ManualClock, SkewedClock
-from moonjelly.network import ErrorBasedFilter, Exchange, FrameSizes, LinkEstimate, LinkState, budgets
+from moonjelly.network import (
+    SETTLING_PINGS,
+    ErrorBasedFilter,
+    Exchange,
+    FrameSizes,
+    LinkEstimate,
+    LinkState,
+    budgets,
+)
 from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant, ms_to_ns
 from network_shaping.pacing import Pacer
 from network_shaping.traces import Trace
@@ -63,6 +71,46 @@ def test_no_answer_breaks_the_estimators(answers: list[tuple[int, int, int, int,
         assert 0.0 <= estimate.rtt_ms < math.inf
         assert 0.0 < estimate.confidence <= 1.0
         assert math.isfinite(rival.bandwidth_bps)
+
+
+@given(
+    rate_bps=st.floats(2e6, 1e8),
+    frames=st.lists(
+        st.tuples(
+            st.integers(1_000, 60_000),
+            st.floats(0.0, 100.0),
+            st.one_of(st.just(0.0), st.floats(0.0, 200.0)),
+            st.sampled_from((False, False, False, True)),
+        ),
+        min_size=1,
+        max_size=60,
+    ),
+)
+def test_a_reader_that_stalls_claims_no_faster_link(
+    rate_bps: float, frames: list[tuple[int, float, float, bool]]
+) -> None:
+    """A link that was met idle once, then any stalls of whoever reads: never more than twice its rate."""
+    state = LinkState()
+    link = Pacer(Trace("any", (0.0,), (rate_bps,), 1.0))
+    now_s, readable_s = 1.0, 0.0
+    for number in range(SETTLING_PINGS):
+        state = network.observe(state, _exchange(0, 0.1 * number, 0.1 * number))
+    for size_bytes, pause_ms, stall_ms, is_ping in frames:
+        now_s += pause_ms / 1e3
+        size_bytes *= not is_ping
+        # All that has arrived by the end of a stall is read then, each some 50 us after the one before.
+        readable_s = max(link.reserve(now_s, size_bytes) + stall_ms / 1e3, readable_s + 5e-5)
+        state = network.observe(state, _exchange(size_bytes, now_s, readable_s))
+        if state.bandwidth is not None:
+            assert state.bandwidth.bandwidth_bps <= 2.0 * rate_bps
+
+
+def _exchange(size_bytes: int, sent_s: float, received_s: float) -> Exchange:
+    """Over 5 ms each way, with clocks that agree."""
+    received_ns = round((received_s + 0.005) * NS_PER_S)
+    returned = ClientInstant(received_ns + ms_to_ns(5.0))
+    received = ServerInstant(received_ns)
+    return Exchange(size_bytes, ClientInstant(round(sent_s * NS_PER_S)), received, received, returned)
 
 
 @given(st.lists(st.tuples(st.sampled_from(SIZES), st.integers(1, 100), st.integers(1, 10**7)), max_size=40))

@@ -180,6 +180,23 @@ class TestBandwidth:
         state = after([*frames(20e6), exchange(2_100.0, 5.0 + 200.0, 20_000), *frames(20e6, start_ms=2_400.0, count=4)])
         assert network.estimate(state, ClientInstant(ms_to_ns(2_700))).bandwidth_bps == pytest.approx(20e6, rel=0.15)
 
+    def test_frames_that_are_read_together_were_no_faster_than_the_link(self) -> None:
+        """After a stall of 150 ms of whoever reads, three times: a late frame, and three that seem to take no time."""
+        history = frames(10e6)
+        for stall in range(3):
+            begun_ms = 2_200.0 + 700.0 * stall
+            read_ms = begun_ms + 5.0 + 150.0
+            history += [
+                exchange(begun_ms + 33.0 * index, read_ms - 33.0 * index + 0.1 * index, 20_000) for index in range(4)
+            ]
+            assert network.estimate(after(history), history[-1].returned).bandwidth_bps <= 12e6
+            history += frames(10e6, start_ms=begun_ms + 250.0, count=4)
+        assert network.estimate(after(history), history[-1].returned).bandwidth_bps == pytest.approx(10e6, rel=0.15)
+
+    def test_small_frames_that_a_bucket_might_hold_do_not_raise_a_link_that_delays_them(self) -> None:
+        history = [*frames(4e6, size=3_000, count=4), *frames(0.5e6, size=1_500, count=200, start_ms=500.0)]
+        assert network.estimate(after(history), history[-1].returned).bandwidth_bps <= 1e6
+
     def test_a_change_of_size_is_not_a_change_of_rate(self) -> None:
         state = after(frames(8e6, size=30_000) + frames(8e6, size=6_000, start_ms=2_100.0))
         assert network.estimate(state, ClientInstant(ms_to_ns(4_100))).bandwidth_bps == pytest.approx(8e6, rel=0.1)

@@ -12,12 +12,17 @@ A shaper or a radio scheduler may pass the first bytes after a pause at once (a 
 ``size / time`` overestimates the link, the more the smaller the frame. How many bytes are free cannot be read off one
 frame, so one filter runs per assumed bucket size, and each counts by how well it has predicted the transfer times.
 Frames of different sizes and frames sent back to back tell them apart.
+
+A host that is short of processors reads late, and then several frames at once: the first of them seems slow, the others
+seem to have taken no time. But nothing is read before it has arrived, so frames that waited for one another were never
+*together* faster than the link. Such a frame raises the estimate no further than all of them together do, or than it
+was before the first of them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from moonjelly.network.exchange import Exchange
@@ -71,6 +76,50 @@ class _Filter:
     surprisal: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Transfer:
+    """What one delivery, or several that waited for one another, took of the link.
+
+    Attributes:
+        size_bytes: delivered.
+        busy_ns: from when it could start to its arrival.
+        idle_ns: of the link before that.
+        elapsed_s: since the estimate was last improved.
+        noise_ns: standard deviation of the arrival.
+        demand_bps: what was delivered lately, this included.
+    """
+
+    size_bytes: int
+    busy_ns: float
+    idle_ns: float
+    elapsed_s: float
+    noise_ns: float
+    demand_bps: float
+
+    def and_then(self, other: _Transfer) -> _Transfer:
+        """Both as one: ``other`` waited behind this."""
+        return replace(
+            other,
+            size_bytes=self.size_bytes + other.size_bytes,
+            busy_ns=self.busy_ns + other.busy_ns,
+            idle_ns=self.idle_ns,
+            elapsed_s=self.elapsed_s + other.elapsed_s,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Backlog:
+    """Deliveries of which each but the first waited for the one before it.
+
+    Attributes:
+        before: the filters before the first of them.
+        transfer: all of them as one.
+    """
+
+    before: tuple[_Filter, ...]
+    transfer: _Transfer
+
+
 @dataclass(frozen=True)
 class BandwidthState:
     """Estimate of one uplink. Made by :func:`observe`; what it amounts to is asked for many times, and kept.
@@ -80,12 +129,14 @@ class BandwidthState:
         last_received: end of the latest delivery.
         updated: when the estimate was last improved.
         demand_bps: what was delivered lately, smoothed over a second.
+        backlog: the latest delivery and those that it waited behind.
     """
 
     filters: tuple[_Filter, ...]
     last_received: ServerInstant
     updated: ClientInstant
     demand_bps: float
+    backlog: _Backlog
 
     @cached_property
     def bandwidth_bps(self) -> float:
@@ -131,19 +182,44 @@ def observe(state: BandwidthState | None, exchange: Exchange, floor: RoundTripSt
     if state is None:
         return _first(exchange, floor)
     start = max(exchange.sent + floor.up_floor_ns + round(floor.usual_ns), state.last_received)
-    busy_ns = max(_MIN_TRANSFER_NS, float(exchange.received - start))
-    idle_ns = start - state.last_received
-    elapsed_s = max(0, exchange.returned - state.updated) / NS_PER_S
-    demand_bps = _smoothed_demand(state, exchange)
-    noise_ns = max(_LEAST_NOISE_NS, _NOISE_OF_USUAL * floor.usual_ns)
+    transfer = _Transfer(
+        exchange.size_bytes,
+        busy_ns=max(_MIN_TRANSFER_NS, float(exchange.received - start)),
+        idle_ns=float(start - state.last_received),
+        elapsed_s=max(0, exchange.returned - state.updated) / NS_PER_S,
+        noise_ns=max(_LEAST_NOISE_NS, _NOISE_OF_USUAL * floor.usual_ns),
+        demand_bps=_smoothed_demand(state, exchange),
+    )
+    filters, backlog = _step_all(state.filters, transfer), _Backlog(state.filters, transfer)
+    if transfer.idle_ns <= 0.0:
+        backlog = _Backlog(state.backlog.before, state.backlog.transfer.and_then(transfer))
+        filters = _borne_out(filters, state.filters, backlog)
     return BandwidthState(
-        tuple(
-            _step(item, exchange.size_bytes, busy_ns, idle_ns, elapsed_s, noise_ns, demand_bps)
-            for item in state.filters
-        ),
-        max(state.last_received, exchange.received),
-        exchange.returned,
-        demand_bps,
+        filters, max(state.last_received, exchange.received), exchange.returned, transfer.demand_bps, backlog
+    )
+
+
+def _step_all(filters: tuple[_Filter, ...], transfer: _Transfer) -> tuple[_Filter, ...]:
+    plain = _step(filters[0], transfer, _LOG_FASTEST)
+    # A bucket makes a link look faster than it is: no filter that assumes one has reason to creep past that without.
+    return (plain, *(_step(item, transfer, plain.log_rate) for item in filters[1:]))
+
+
+def _borne_out(after: tuple[_Filter, ...], earlier: tuple[_Filter, ...], backlog: _Backlog) -> tuple[_Filter, ...]:
+    """``after`` one more delivery than ``earlier``, with rates no higher than the backlog as a whole allows.
+
+    Where it allows less, the delivery was not timed, but read together with others: that says nothing of a bucket.
+    """
+    together = _step_all(backlog.before, backlog.transfer)
+    limits = [max(first.log_rate, whole.log_rate) for first, whole in zip(backlog.before, together, strict=True)]
+    timed = after[0].log_rate <= limits[0]
+    return tuple(
+        replace(
+            stepped,
+            log_rate=min(stepped.log_rate, limit),
+            surprisal=stepped.surprisal if timed else item.surprisal,
+        )
+        for stepped, item, limit in zip(after, earlier, limits, strict=True)
     )
 
 
@@ -152,24 +228,19 @@ def _first(exchange: Exchange, floor: RoundTripState) -> BandwidthState:
     log_rate = math.log(exchange.size_bytes * 8.0 * NS_PER_S / busy_ns)
     variance = STATIONARY_VARIANCE / 2
     filters = tuple(_Filter(bucket, log_rate, variance) for bucket in BUCKET_BYTES)
-    return BandwidthState(filters, exchange.received, exchange.returned, 0.0)
+    transfer = _Transfer(exchange.size_bytes, busy_ns, 0.0, 0.0, floor.jitter_ns, 0.0)
+    return BandwidthState(filters, exchange.received, exchange.returned, 0.0, _Backlog(filters, transfer))
 
 
-def _step(
-    item: _Filter,
-    size_bytes: int,
-    busy_ns: float,
-    idle_ns: float,
-    elapsed_s: float,
-    noise_ns: float,
-    demand_bps: float,
-) -> _Filter:
-    variance = min(item.variance + WALK_PER_S * elapsed_s, STATIONARY_VARIANCE)
-    refill_bytes = math.exp(item.log_rate) * max(0, idle_ns) / NS_PER_S / 8.0
+def _step(item: _Filter, transfer: _Transfer, most_log_rate: float) -> _Filter:
+    """``most_log_rate``: up to which the rate may creep where nothing measures it."""
+    size_bytes, busy_ns, noise_ns = transfer.size_bytes, transfer.busy_ns, transfer.noise_ns
+    variance = min(item.variance + WALK_PER_S * transfer.elapsed_s, STATIONARY_VARIANCE)
+    refill_bytes = math.exp(item.log_rate) * max(0.0, transfer.idle_ns) / NS_PER_S / 8.0
     free_bytes = min(item.bucket_bytes, item.level_bytes + refill_bytes)
     charged = size_bytes - free_bytes
     if charged < 0.2 * size_bytes:
-        return _within_bucket(item, max(0.0, -charged), busy_ns, noise_ns, variance, demand_bps)
+        return _within_bucket(item, max(0.0, -charged), transfer, variance, most_log_rate)
     expected_ns = charged * 8.0 * NS_PER_S / math.exp(item.log_rate)
     surprise = math.log(expected_ns / max(busy_ns, noise_ns))
     # Jitter matters little to a transfer that was long, or should have been. Only what is left of the frame after the
@@ -196,14 +267,15 @@ def _step(
 
 
 def _within_bucket(
-    item: _Filter, level_bytes: float, busy_ns: float, noise_ns: float, variance: float, demand_bps: float
+    item: _Filter, level_bytes: float, transfer: _Transfer, variance: float, most_log_rate: float
 ) -> _Filter:
     """Under this assumption (nearly) all of the frame was free: it says only that the link carries the demand.
 
-    The rate creeps up, since nothing contradicts it: larger frames will leave the bucket and measure it.
+    The rate creeps up as long as nothing contradicts it: larger frames will leave the bucket and measure it.
     """
-    unlikely = 2.0 * math.log1p(busy_ns / noise_ns) + math.log(noise_ns)  # a tail as heavy
-    log_rate = item.log_rate + _CREEP
+    noise_ns, demand_bps = transfer.noise_ns, transfer.demand_bps
+    unlikely = 2.0 * math.log1p(transfer.busy_ns / noise_ns) + math.log(noise_ns)  # a tail as heavy
+    log_rate = max(item.log_rate, min(item.log_rate + _CREEP, most_log_rate))
     if demand_bps > 0.0:
         log_rate = max(log_rate, math.log(demand_bps))
     return _Filter(
