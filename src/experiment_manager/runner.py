@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import json
-import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from experiment_manager.hosts import Hosts
 from experiment_manager.ssh import Machine, RemoteError
 from experiment_manager.stage import Stage, Verdict, clean_interface
 from experiment_manager.sweep import Run, Sweep, conditions
+from moonjelly import folder_lock
 from moonjelly.errors import MoonjellyError
 
 ATTEMPT_FILE = "run.json"
@@ -52,27 +51,13 @@ class Runner:
         place = f"{platform.node()}:{self.out.resolve()}"
         return hashlib.sha256(place.encode()).hexdigest()[:10]
 
-    @contextlib.contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> contextlib.AbstractContextManager[None]:
         """Hold ``out`` for this process.
 
         Raises:
             MoonjellyError: another manager collects there.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        with (self.out / ".lock").open("a+", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                lock.seek(0)
-                owner = lock.read().strip() or "another one"
-                raise MoonjellyError(
-                    f"process {owner} runs a sweep into {self.out}; wait for it, or name another --out"
-                ) from None
-            lock.truncate(0)
-            lock.write(f"{os.getpid()}\n")
-            lock.flush()
-            yield
+        return folder_lock.held(self.out, "runs a sweep into")
 
     def clear(self) -> list[str]:
         """Stop and remove what earlier runs of this sweep left on the machines when their manager was killed."""

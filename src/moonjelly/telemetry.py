@@ -195,15 +195,17 @@ class CsvLog(Generic[Row]):
         path: of the file; directories are made.
         row_type: the dataclass.
         resumed: go on with the file of a writer that was killed, without its last line if that was not finished.
+        exact: write every digit of a float, for rows that are read again and must be the same; else six.
 
     Attributes:
         rows: lines that the file has held since it was begun, the header apart.
     """
 
-    def __init__(self, path: Path, row_type: type[Row], *, resumed: bool = False) -> None:
+    def __init__(self, path: Path, row_type: type[Row], *, resumed: bool = False, exact: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._columns = columns(row_type)
         self._values = attrgetter(*self._columns)
+        self._cell = _exact_cell if exact else _cell
         lines = _keep_whole_lines(path) if resumed and path.exists() else 0
         self._file: TextIO = path.open("a" if lines else "w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
@@ -219,7 +221,7 @@ class CsvLog(Generic[Row]):
     def write_all(self, rows: Iterable[Row]) -> None:
         """Append rows and flush once."""
         for row in rows:
-            self._writer.writerow([_cell(value) for value in self._values(row)])
+            self._writer.writerow([self._cell(value) for value in self._values(row)])
             self.rows += 1
         self._file.flush()
 
@@ -330,6 +332,10 @@ def _cell(value: object) -> object:
     if isinstance(value, bool):
         return int(value)
     return value
+
+
+def _exact_cell(value: object) -> object:
+    return float.__repr__(value) if isinstance(value, float) else _cell(value)
 
 
 def _parse(cell: str, hint: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from moonjelly.errors import ConfigError
 from moonjelly.planning import check, create_policy
 from moonjelly.planning.exact import require_solver, solve
 from moonjelly.planning.instances import random_problem
+from moonjelly.planning.registry import Policy
 from moonjelly.profiles import Profile
 from moonjelly.units import NS_PER_MS
 
@@ -113,46 +114,60 @@ class ComparisonLine:
     cpu_ms: float
 
 
-def run(options: ComparisonOptions, cpu_clock: Clock) -> Iterator[list[ComparisonRow]]:
+def run(
+    options: ComparisonOptions, cpu_clock: Clock, there: Collection[tuple[Size, int]] = ()
+) -> Iterator[list[ComparisonRow]]:
     """Rows of one instance at a time, all policies.
+
+    Args:
+        options: what to compare.
+        cpu_clock: CPU time of this process.
+        there: instances that need not be measured again, by size and number.
 
     Raises:
         SolverError: the solver is missing or refuses the size.
     """
-    policies = [(name, create_policy(name)) for name in options.policies]
+    policies = {name: create_policy(name) for name in options.policies}
     for size in options.sizes:
         for instance in range(options.instances):
-            rng = np.random.default_rng([options.seed, size.devices, size.clients, instance])
-            problem = random_problem(rng, devices=size.devices, clients=size.clients, profile=options.profile)
-            started_ns = cpu_clock.now_ns()
-            best = solve(problem, solver=options.solver, time_limit_s=options.time_limit_s)
-            solver_ms = (cpu_clock.now_ns() - started_ns) / NS_PER_MS
-            rows = []
-            for name, policy in policies:
-                started_ns = cpu_clock.now_ns()
-                plan = policy.plan(problem, seed=instance)
-                cpu_ms = (cpu_clock.now_ns() - started_ns) / NS_PER_MS
-                report = check(problem, plan)
-                report.require_valid()
-                rows.append(
-                    ComparisonRow(
-                        devices=size.devices,
-                        clients=size.clients,
-                        instance=instance,
-                        policy=name,
-                        accuracy=report.accuracy,
-                        effectiveness=report.effectiveness,
-                        reference=best.accuracy,
-                        bound=best.bound,
-                        proven=best.proven,
-                        ratio=_ratio(report.accuracy, best.accuracy),
-                        ratio_to_bound=_ratio(report.accuracy, best.bound),
-                        cpu_ms=cpu_ms,
-                        solver=best.solver,
-                        solver_cpu_ms=solver_ms,
-                    )
-                )
-            yield rows
+            if (size, instance) not in there:
+                yield _measure(options, size, instance, policies, cpu_clock)
+
+
+def _measure(
+    options: ComparisonOptions, size: Size, instance: int, policies: Mapping[str, Policy], cpu_clock: Clock
+) -> list[ComparisonRow]:
+    rng = np.random.default_rng([options.seed, size.devices, size.clients, instance])
+    problem = random_problem(rng, devices=size.devices, clients=size.clients, profile=options.profile)
+    started_ns = cpu_clock.now_ns()
+    best = solve(problem, solver=options.solver, time_limit_s=options.time_limit_s)
+    solver_ms = (cpu_clock.now_ns() - started_ns) / NS_PER_MS
+    rows = []
+    for name, policy in policies.items():
+        started_ns = cpu_clock.now_ns()
+        plan = policy.plan(problem, seed=instance)
+        cpu_ms = (cpu_clock.now_ns() - started_ns) / NS_PER_MS
+        report = check(problem, plan)
+        report.require_valid()
+        rows.append(
+            ComparisonRow(
+                devices=size.devices,
+                clients=size.clients,
+                instance=instance,
+                policy=name,
+                accuracy=report.accuracy,
+                effectiveness=report.effectiveness,
+                reference=best.accuracy,
+                bound=best.bound,
+                proven=best.proven,
+                ratio=_ratio(report.accuracy, best.accuracy),
+                ratio_to_bound=_ratio(report.accuracy, best.bound),
+                cpu_ms=cpu_ms,
+                solver=best.solver,
+                solver_cpu_ms=solver_ms,
+            )
+        )
+    return rows
 
 
 def table(rows: Iterable[ComparisonRow]) -> list[ComparisonLine]:

@@ -15,6 +15,7 @@ from moonjelly.summary import Summary
 from moonjelly.telemetry import FrameRow
 from moonjelly.units import NS_PER_S
 from network_shaping.catalogue import resolve
+from network_shaping.traces import Trace
 from simulation.engine import Engine, RunRows
 from simulation.results import accuracy_as_sized, summary_of, write_run
 from simulation.systems import System
@@ -30,6 +31,11 @@ class StudyRun:
     trace: str
     system: System
     seed: int
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Tells it from the other runs of a study: trace, system and seed, as its figures have them."""
+        return self.trace, self.system.name, self.seed
 
     @property
     def folder(self) -> Path:
@@ -68,6 +74,10 @@ class StudyOptions:
             raise ConfigError(f"two traces are called '{shared}', and their results would share a folder; rename one")
         for trace in self.traces:
             resolve(trace, seed=self.seeds[0])  # a wrong name is said before anything is run
+
+    def links(self) -> list[Trace]:
+        """What its traces' names and files stand for, with the first seed."""
+        return [resolve(trace, seed=self.seeds[0], seconds=TRACE_SECONDS) for trace in dict.fromkeys(self.traces)]
 
     def runs(self) -> list[StudyRun]:
         """Of the study; the systems of one workload next to one another."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
-import signal
+import re
 from pathlib import Path
 
 import pytest
-import typer
 
 from cli.app import main
-from cli.simulate.results import collecting
-from moonjelly.telemetry import FpsRow, read_rows
 
 
 def simulate(*words: object) -> int:
@@ -85,25 +83,62 @@ def test_a_system_that_is_named_twice_is_no_second_repetition(tmp_path: Path) ->
     assert len(json.loads((tmp_path / "summary.json").read_text())["runs"]) == 1
 
 
-def test_what_was_measured_before_ctrl_c_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    row = FpsRow(1, 2, 3, 4, 5, 6)
-    with collecting(tmp_path / "fps.csv", FpsRow, "clients", 4) as found:
-        found.add((row,))
-        found.add(())
-        signal.raise_signal(signal.SIGINT)
-        found.add((row,))
-    found.explain()
-    assert found.stopped
-    assert found.rows == [row] == list(read_rows(tmp_path / "fps.csv", FpsRow))
-    assert "stopped after 2 of 4 clients" in capsys.readouterr().out
+COMPARE = ("compare", "--instances", 1, "--policy", "best-uniform", "--solver", "highs", "--time-limit", 60)
+TIMINGS = ("timings", "--instances", 1, "--policy", "best-uniform")
+TRACE = (
+    "trace", "--trace", "wifi-good", "--clients", 1, "--seconds", 1, "--warmup", 0, "--seeds", 6, "--system",
+    "best-uniform",
+)  # fmt: skip
 
 
-def test_a_measurement_that_was_stopped_at_once_has_nothing_to_show(tmp_path: Path) -> None:
-    with collecting(tmp_path / "fps.csv", FpsRow, "clients", 4) as found:
-        signal.raise_signal(signal.SIGTERM)
-    with pytest.raises(typer.Exit) as stop:
-        found.explain()
-    assert stop.value.exit_code == 130
+@pytest.mark.parametrize(
+    ("words", "table", "repeated"),
+    [
+        (COMPARE, "compare.csv", ("devices", "clients", "instance", "policy", "accuracy")),
+        (TIMINGS, "instances.csv", ("devices", "clients", "policy", "instance")),
+        (TRACE, "runs.csv", ("trace", "system", "seed", "frames", "miss_rate", "effective_accuracy", "p99_ms")),
+    ],
+)
+def test_the_same_command_goes_on_with_what_is_missing(
+    words: tuple[object, ...],
+    table: str,
+    repeated: tuple[str, ...],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert simulate(*words, "--out", tmp_path) == 0
+    whole = (tmp_path / table).read_text()
+    lines = whole.splitlines(keepends=True)
+    (tmp_path / "summary.json").unlink()
+    (tmp_path / table).write_text("".join(lines[:5]) + lines[5][:7], newline="")
+
+    capsys.readouterr()
+    assert simulate(*words, "--out", tmp_path) == 0
+    printed = capsys.readouterr().out
+    assert re.search(
+        rf"^4 of {len(lines) - 1} (instances|plans|runs) are there; going on with the others$", printed, re.M
+    )
+    assert f"measured in 2 sittings (4 + {len(lines) - 5} " in printed
+    before, after = (
+        [[row[name] for name in repeated] for row in csv.DictReader(io.StringIO(text))]
+        for text in (whole, (tmp_path / table).read_text())
+    )
+    assert after == before
+    assert (tmp_path / table).read_text().startswith("".join(lines[:5])), "what was measured is not touched"
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["complete"]
+    assert [sitting["measured"] for sitting in summary["sittings"]] == [4, len(lines) - 5]
+    assert not list(tmp_path.glob("earlier-*"))
+
+
+def test_another_command_does_not_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert simulate(*TIMINGS, "--out", tmp_path) == 0
+    (tmp_path / "summary.json").unlink()
+    assert simulate(*TIMINGS, "--seed", 1, "--out", tmp_path) == 0
+    printed = capsys.readouterr().out.replace("\n", " ")
+    assert f"earlier results: {tmp_path / 'earlier-1'} (measured with seed = 0, not 1)" in printed
+    assert {path.name for path in (tmp_path / "earlier-1").iterdir()} >= {"instances.csv", "timings.csv", "study.json"}
+    assert "are there" not in printed
 
 
 def test_compare_with_one_instance(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from simulation.compare import ComparisonOptions, Size
 from simulation.engine import Engine, RunRows
 from simulation.results import accuracy_as_sized, summary_of, write_run
 from simulation.systems import System, parse
-from simulation.timings import TimingOptions
+from simulation.timings import PlanTime, TimingOptions
 from simulation.workload import Slowdown, Workload, WorkloadOptions, draw
 
 PROFILE = reference_profile(12)
@@ -215,7 +216,7 @@ def test_misses_in_an_outage_are_told_from_others() -> None:
     assert study.miss_rate_outside_outages(workload, rows) < 0.3 * summary.miss_rate
 
 
-def test_comparing_and_timing_small_instances() -> None:
+def test_comparing_small_instances() -> None:
     sizes = (Size(2, 8), Size(2, 12))
     options = ComparisonOptions(sizes, ("multiset", "best-uniform"), 2, 3, "highs", 20.0)
     rows = [row for batch in compare.run(options, ManualClock()) for row in batch]
@@ -225,8 +226,14 @@ def test_comparing_and_timing_small_instances() -> None:
         (8, 1, "multiset"),
     ]
     assert all(row.ratio_to_bound <= 1.0 + 1e-6 for row in rows)
+    there = {(Size(row.devices, row.clients), row.instance) for row in rows[:4]}
+    others = [row for batch in compare.run(options, ManualClock(), there) for row in batch]
+    assert [(row.clients, row.instance) for row in others] == [(12, 0)] * 2 + [(12, 1)] * 2
 
-    left_out: list[tuple[str, Size]] = []
+
+def test_timing_goes_on_within_its_budget() -> None:
+    sizes = (Size(2, 8), Size(2, 12))
+    left_out: list[tuple[str, Size, int]] = []
 
     class Ticking:
         instant = 0
@@ -235,14 +242,17 @@ def test_comparing_and_timing_small_instances() -> None:
             Ticking.instant += 400_000_000
             return Ticking.instant
 
-    timed = list(
-        timings.run(
-            TimingOptions(sizes, ("multiset",), 5, 0, budget_s=3.0),
-            Ticking(),
-            ManualClock(),
-            lambda name, size: left_out.append((name, size)),
-        )
-    )
-    assert [(row.clients, row.complete) for row in timed] == [(8, False)]
-    assert timed[0].cpu_ms_min == timed[0].cpu_ms_p99 == pytest.approx(400.0)
-    assert left_out == [("multiset", Size(2, 12))]
+    def timed(there: Sequence[PlanTime] = ()) -> list[PlanTime]:
+        left_out.clear()
+        clocks = (Ticking(), ManualClock())
+        return list(timings.run(options, clocks, lambda *what: left_out.append(what), there))
+
+    options = TimingOptions(sizes, ("multiset",), 5, 0, budget_s=1.0)
+    times = timed()
+    lines = timings.table(times, instances=5)
+    assert [(line.clients, line.instances, line.complete) for line in lines] == [(8, 3, False)]
+    assert lines[0].cpu_ms_min == lines[0].cpu_ms_p99 == pytest.approx(400.0)
+    assert left_out == [("multiset", Size(2, 8), 2), ("multiset", Size(2, 12), 5)]
+    for count in range(4):
+        assert times[:count] + timed(times[:count]) == times, "what is there counts towards the budget"
+        assert left_out == [("multiset", Size(2, 8), 2), ("multiset", Size(2, 12), 5)]

@@ -10,7 +10,8 @@ import typer
 from rich.table import Table
 
 from cli.simulate.options import Kind, Out, Seed, profile_of
-from cli.simulate.results import console, keep_earlier, make_table, plain, write_summary
+from cli.simulate.results import make_table, plain, write_summary
+from cli.simulate.sittings import console, keep_earlier
 from moonjelly import dispatching
 from moonjelly.profiles import Profile
 from moonjelly.reference import reference_profile

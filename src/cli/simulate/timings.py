@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
@@ -10,15 +11,18 @@ import typer
 from rich.table import Table
 
 from cli.simulate.options import DEFAULT_POLICIES, Full, Kind, Out, Policies, Seed, ZooName, profile_of, sizes
-from cli.simulate.results import collecting, console, figure_files, finish, frame_of, keep_earlier, make_table, plain
+from cli.simulate.results import figure_files, finish, frame_of, make_table, plain
+from cli.simulate.sittings import Measurement, collecting, conditions, console
 from moonjelly.clock import CpuClock, MonotonicClock
+from moonjelly.telemetry import CsvLog
 from plots import planning_time
 from simulation import timings as timing
 from simulation.compare import Size
-from simulation.timings import TimingOptions, TimingRow
+from simulation.timings import PlanTime, TimingOptions, TimingRow
 
 SIZES = sizes(devices=(2, 4, 8, 16, 64), clients_per_device=(4, 6, 8, 10, 16))
 FIGURE = "planning_time"
+TABLE = "timings.csv"
 _COLUMNS = ("devices/clients", "policy", "min", "mean", "median", "p99", "wall median", "instances")
 
 
@@ -34,7 +38,7 @@ def timings(
 ) -> None:
     """Planning time: 2 to 64 devices, 4 to 16 clients per device; CPU and wall time.
 
-    --full takes 100 instances everywhere and lets no policy sit out.
+    --full takes 100 instances everywhere and lets no policy sit out. What was interrupted goes on by the same command.
     """
     options = TimingOptions(
         sizes=SIZES,
@@ -44,24 +48,41 @@ def timings(
         budget_s=float("inf") if full else budget,
         profile=profile_of(zoo, kind),
     )
-    keep_earlier(out, "timings.csv", *figure_files(FIGURE))
-    left_out: list[str] = []
-    total = len(options.sizes) * len(options.policies)
-    with collecting(out / "timings.csv", TimingRow, "sizes and policies", total) as found:
+    with collecting(_measurement(options, out)) as found:
+        left_out: list[str] = []
 
-        def passed_over(name: str, size: Size) -> None:
-            left_out.append(f"{name} at {size}")
-            found.add(())
+        def passed_over(name: str, size: Size, count: int) -> None:
+            if count == options.instances:
+                left_out.append(f"{name} at {size}")
+            found.pass_over(count)
 
-        for row in timing.run(options, CpuClock(), MonotonicClock(), passed_over):
-            found.begin(f"{row.policy} at {row.devices}/{row.clients}")
-            found.add((row,))
-    found.explain()
-    console.print(_table(found.rows))
-    if left_out:
-        console.print(f"left out, the policy had used up its {options.budget_s:g} s before: {', '.join(left_out)}")
-    content = {"table": [plain(row) for row in found.rows], "left_out": left_out}
-    finish(out, content, planning_time.draw(frame_of(found.rows)), FIGURE, found.stopped)
+        with found.interruptible():
+            for row in timing.run(options, (CpuClock(), MonotonicClock()), passed_over, found.rows):
+                found.begin(f"{row.policy} at {row.devices}/{row.clients}")
+                found.add((row,))
+        found.explain()
+        lines = timing.table(found.rows, options.instances)
+        with closing(CsvLog(out / TABLE, TimingRow)) as log:
+            log.write_all(lines)
+        console.print(_table(lines))
+        if left_out:
+            console.print(f"left out, the policy had used up its {options.budget_s:g} s before: {', '.join(left_out)}")
+        content = {"table": [plain(line) for line in lines], "left_out": left_out}
+        finish(out, found, content, planning_time.draw(frame_of(lines)), FIGURE)
+
+
+def _measurement(options: TimingOptions, out: Path) -> Measurement[PlanTime]:
+    return Measurement(
+        out=out,
+        table="instances.csv",
+        row_type=PlanTime,
+        noun="plans",
+        total=len(options.sizes) * len(options.policies) * options.instances,
+        of=lambda row: (row.devices, row.clients, row.policy, row.instance),
+        rows_each=1,
+        conditions=conditions("timings", options),
+        others=(TABLE, *figure_files(FIGURE)),
+    )
 
 
 def _table(rows: Iterable[TimingRow]) -> Table:

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from cli.machine import machine, versions
 from cli.simulate.options import Kind, Out, Seed, ZooName, profile_of
-from cli.simulate.results import collecting, console, figure_files, finish, frame_of, keep_earlier, make_table, plain
+from cli.simulate.results import figure_files, finish, frame_of, make_table, plain
+from cli.simulate.sittings import Measurement, collecting, conditions, console
 from moonjelly import dispatching
 from moonjelly.clock import CpuClock
 from moonjelly.errors import ConfigError
@@ -28,24 +29,34 @@ from simulation.workload import Slowdown, WorkloadOptions
 DEFAULT_TRACES = ["lte-city"]
 DEFAULT_SYSTEMS = ["multiset+edf-adaptive", "sa-dp+jellyfish-fifo+jellyfish"]
 NONE: list[str] = []
+
+Traces = Annotated[list[str], typer.Option(help="uplink trace: name or file; repeat for several")]
+Systems = Annotated[
+    list[str],
+    typer.Option(help=f"policy[+dispatcher[+network]]; repeat for several (without: {', '.join(DEFAULT_SYSTEMS)})"),
+]
+CrossedPolicies = Annotated[
+    list[str], typer.Option(help="cross these policies with every --dispatcher, beside any --system")
+]
+CrossedDispatchers = Annotated[
+    list[str], typer.Option(help="cross these dispatchers with every --policy, beside any --system")
+]
+Slow = Annotated[
+    list[str], typer.Option(help="DEVICE@BEGIN-END=SPEED, e.g. 0@20-30=0.5: half as fast from second 20 to 30")
+]
+
 FIGURE = "accuracy_misses"
+TABLE = "runs.csv"
 _COLUMNS = (
     "trace", "system", "missed %", "outside outages %", "effective accuracy", "as sized", "p50/p99 ms", "switches/min",
 )  # fmt: skip
 
 
 def trace(
-    trace: Annotated[list[str], typer.Option(help="uplink trace: name or file; repeat for several")] = DEFAULT_TRACES,
-    system: Annotated[
-        list[str],
-        typer.Option(help=f"policy[+dispatcher[+network]]; repeat for several (without: {', '.join(DEFAULT_SYSTEMS)})"),
-    ] = NONE,
-    policy: Annotated[
-        list[str], typer.Option(help="cross these policies with every --dispatcher, beside any --system")
-    ] = NONE,
-    dispatcher: Annotated[
-        list[str], typer.Option(help="cross these dispatchers with every --policy, beside any --system")
-    ] = NONE,
+    trace: Traces = DEFAULT_TRACES,
+    system: Systems = NONE,
+    policy: CrossedPolicies = NONE,
+    dispatcher: CrossedDispatchers = NONE,
     clients: Annotated[int, typer.Option(help="at a time")] = 8,
     fps: Annotated[str, typer.Option(help="nominal rates, dealt out in turn: 15 or 12,15,24,29.97")] = "15",
     slo: Annotated[str, typer.Option(help="deadlines in ms, dealt out in turn")] = "100",
@@ -55,9 +66,7 @@ def trace(
     warmup: Annotated[float, typer.Option(help="before it, s")] = 5.0,
     frame_scale: Annotated[float, typer.Option(help="encoded sizes over Jellyfish's worst-case table")] = 1.0,
     churn: Annotated[float, typer.Option(help="clients per minute that leave and are replaced")] = 0.0,
-    slow: Annotated[
-        list[str], typer.Option(help="DEVICE@BEGIN-END=SPEED, e.g. 0@20-30=0.5: half as fast from second 20 to 30")
-    ] = NONE,
+    slow: Slow = NONE,
     seeds: Annotated[int, typer.Option(help="repetitions, with seeds SEED, SEED + 1, ...")] = 3,
     zoo: ZooName = "yolov4",
     kind: Kind = "",
@@ -66,7 +75,8 @@ def trace(
 ) -> None:
     """A discrete-event run of a whole workload per trace, system and seed.
 
-    Every run's summary.json and logs are under OUT/<trace>/<system>/seed-<n>, all figures in OUT/runs.csv.
+    Every run's summary.json and logs are under OUT/<trace>/<system>/seed-<n>, all figures in OUT/runs.csv. What was
+    interrupted goes on by the same command.
     """
     workload = WorkloadOptions(
         clients=clients,
@@ -92,19 +102,33 @@ def trace(
 
 
 def _study(options: StudyOptions, out: Path) -> None:
-    keep_earlier(out, "runs.csv", *figure_files(FIGURE), *_folders_of(out / "runs.csv"))
     provenance = (versions(), machine())
-    runs = options.runs()
-    with collecting(out / "runs.csv", RunFigures, "runs", len(runs)) as found:
-        for run in runs:
-            found.begin(f"{Path(run.trace).name} {run.system.name} seed {run.seed}")
-            found.add((study.simulate(options, run, CpuClock(), out, provenance),))
-    found.explain()
-    console.print(_table(found.rows))
-    slowest = min(row.real_time_factor for row in found.rows)
-    console.print(f"simulated at {slowest:.0f} x real time or faster, planning included")
-    content = {"runs": [plain(row) for row in found.rows]}
-    finish(out, content, accuracy_misses.draw(frame_of(found.rows)), FIGURE, found.stopped)
+    with collecting(_measurement(options, out)) as found:
+        with found.interruptible():
+            for run in options.runs():
+                if run.key not in found.there:
+                    found.begin(f"{Path(run.trace).name} {run.system.name} seed {run.seed}")
+                    found.add((study.simulate(options, run, CpuClock(), out, provenance),))
+        found.explain()
+        console.print(_table(found.rows))
+        slowest = min(row.real_time_factor for row in found.rows)
+        console.print(f"simulated at {slowest:.0f} x real time or faster, planning included")
+        content = {"runs": [plain(row) for row in found.rows]}
+        finish(out, found, content, accuracy_misses.draw(frame_of(found.rows)), FIGURE)
+
+
+def _measurement(options: StudyOptions, out: Path) -> Measurement[RunFigures]:
+    return Measurement(
+        out=out,
+        table=TABLE,
+        row_type=RunFigures,
+        noun="runs",
+        total=len(options.runs()),
+        of=lambda row: (row.trace, row.system, row.seed),
+        rows_each=1,
+        conditions=conditions("trace", options, links=options.links()),
+        others=(*figure_files(FIGURE), *_folders_of(out / TABLE)),
+    )
 
 
 def _folders_of(runs: Path) -> list[str]:
