@@ -35,7 +35,7 @@ Trace = Annotated[str, typer.Option(help="of a sweep, the newest run over this t
 Table = Annotated[Path, typer.Argument(help="runs.csv of a sweep, or the sweep's folder")]
 Out = Annotated[Path, typer.Option(help="folder for the figure")]
 ZooName = Annotated[str, typer.Option(help="its variants, in their order")]
-Iterations = Annotated[int, typer.Option(help="use only the first so many repetitions; 0: all")]
+Iterations = Annotated[int, typer.Option(min=0, help="use only the first so many repetitions; 0: all")]
 
 
 @app.command()
@@ -105,26 +105,37 @@ def draw_policies(table: Table, out: Out = Path("plots/out"), total_iter: Iterat
 
 @app.command()
 def optimum(
-    table: Annotated[Path, typer.Argument(help="compare.csv of simulate compare")], out: Out = Path("plots")
+    table: Annotated[Path, typer.Argument(help="compare.csv of simulate compare, or its folder")],
+    out: Out = Path("plots"),
 ) -> None:
     """Planning policies against the optimum."""
-    _save(policy_optimum.draw(_read_results(table, policy_optimum.COLUMNS, "compare")), out / "policy_optimum")
+    _save(
+        policy_optimum.draw(_read_results(table, "compare.csv", policy_optimum.COLUMNS, "compare")),
+        out / "policy_optimum",
+    )
 
 
 @app.command("planning-time")
 def planning_times(
-    table: Annotated[Path, typer.Argument(help="timings.csv of simulate timings")], out: Out = Path("plots")
+    table: Annotated[Path, typer.Argument(help="timings.csv of simulate timings, or its folder")],
+    out: Out = Path("plots"),
 ) -> None:
     """Planning time against the number of clients."""
-    _save(planning_time.draw(_read_results(table, planning_time.COLUMNS, "timings")), out / "planning_time")
+    _save(
+        planning_time.draw(_read_results(table, "timings.csv", planning_time.COLUMNS, "timings")), out / "planning_time"
+    )
 
 
 @app.command("accuracy-misses")
 def accuracy_and_misses(
-    table: Annotated[Path, typer.Argument(help="runs.csv of simulate trace")], out: Out = Path("plots")
+    table: Annotated[Path, typer.Argument(help="runs.csv of simulate trace, or its folder")],
+    out: Out = Path("plots"),
 ) -> None:
     """Effective accuracy against miss rate, per system and trace."""
-    _save(accuracy_misses.draw(_read_results(table, accuracy_misses.COLUMNS, "trace")), out / "accuracy_misses")
+    _save(
+        accuracy_misses.draw(_read_results(table, "runs.csv", accuracy_misses.COLUMNS, "trace")),
+        out / "accuracy_misses",
+    )
 
 
 def _chosen(place: Path, trace: str = "") -> Path:
@@ -142,12 +153,13 @@ def _clients(run: Path) -> dict[int, pd.DataFrame]:
 
 def _read_table(path: Path, total_iter: int) -> pd.DataFrame:
     table = read_csv(path / "runs.csv" if path.is_dir() else path, (), "experiment table")
-    if "repetition" not in table.columns:
+    if table.empty or "repetition" not in table.columns:
         raise LogError(f"{path} has no finished run")
     return table[table["repetition"] < total_iter] if total_iter else table
 
 
-def _read_results(path: Path, columns: Sequence[str], study: str) -> pd.DataFrame:
+def _read_results(place: Path, name: str, columns: Sequence[str], study: str) -> pd.DataFrame:
+    path = place / name if place.is_dir() else place
     rows = read_csv(path, columns, f"simulate {study}")
     if rows.empty:
         raise LogError(

@@ -86,7 +86,7 @@ def read_csv(path: Path, needed: Iterable[str], writer: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as fault:
-        why = fault.strerror if isinstance(fault, OSError) else fault
+        why = fault.strerror if isinstance(fault, OSError) else " ".join(str(fault).split())
         raise LogError(f"{path} cannot be read: {why}; 'moonjelly {writer}' writes one") from None
     missing = [name for name in needed if name not in table.columns]
     if missing:
