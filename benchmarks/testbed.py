@@ -48,6 +48,7 @@ from moonjelly.repository import load_zoo
 from moonjelly.summary import Summary
 from moonjelly.telemetry import PlanRow, ShapingRow, read_rows
 from network_shaping import catalogue
+from network_shaping.tbf import DEFAULT_BURST_BYTES
 from network_shaping.traces import Trace
 from plots.frames import find_frame_logs, read_frames, read_run
 from simulation import systems
@@ -223,7 +224,13 @@ def as_live(spec: ClientSpec, frames: pd.DataFrame, trace: str, seed: int, begun
     known = pd.Series((sent["frame_wire_size"] / expected).to_numpy(dtype=np.float64), ticks)
     size_factor = known.reindex(range(spec.frames)).ffill().bfill().to_numpy()
     trace = link.at_offset(link.offset_s + elapsed_s)
-    return replace(spec, trace=trace, size_factor=size_factor, outages_stop_answers=False)
+    return replace(
+        spec,
+        trace=trace,
+        size_factor=size_factor,
+        outages_stop_answers=False,
+        bucket_bytes=DEFAULT_BURST_BYTES,
+    )
 
 
 def begun_ns(run: Path) -> dict[int, float]:

@@ -209,4 +209,4 @@ class Engine:
         else:
             adapter = AdaptiveClient(stream, view)
         rng = np.random.default_rng([self._workload.seed, 4, spec.client_id])
-        return SimulatedClient(spec, adapter, Uplink(spec.trace), rng)
+        return SimulatedClient(spec, adapter, Uplink(spec.trace, spec.bucket_bytes), rng)

@@ -21,19 +21,26 @@ class Uplink:
 
     Args:
         trace: rate over time; its zero is the simulation's zero.
+        bucket_bytes: headers included, that an idle link saves up and passes at once (tbf's burst).
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, bucket_bytes: int = 0) -> None:
         self._trace = trace
         self._has_outages = not all(trace.rates_bps)
+        self._bucket_bits = bucket_bytes * 8.0
         self._free_ns = 0
+        self._used_bits = -self._bucket_bits
 
     def transmit(self, now_ns: int, size_bytes: int) -> int | None:
         """Hand over a message; returns when its last byte leaves the link, ``None`` if never."""
         start_ns = max(now_ns, self._free_ns)
-        end_ns = self._finish_ns(start_ns, size_bytes * 8.0 / PAYLOAD_SHARE)
+        carried_bits = self._trace.delivered_bits(start_ns / NS_PER_S)
+        saved_bits = min(max(0.0, carried_bits - self._used_bits), self._bucket_bits)
+        left_bits = size_bytes * 8.0 / PAYLOAD_SHARE - saved_bits
+        end_ns = self._finish_ns(start_ns, max(0.0, left_bits))
         if end_ns is not None:
             self._free_ns = end_ns
+            self._used_bits = self._trace.delivered_bits(end_ns / NS_PER_S) + min(0.0, left_bits)
         return end_ns
 
     def reset(self, now_ns: int) -> None:

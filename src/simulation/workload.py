@@ -68,6 +68,7 @@ class ClientSpec:
         ping_delay_ns: ``(PINGS, 2)`` one-way delays of a ping and of its answer, used in turn.
         outages_stop_answers: an outage of the uplink stops the way back, too, as a radio's does and the relay's; tc on
             a client machine stops only what clients send.
+        bucket_bytes: that its idle uplink saves up and passes at once, as tc's does; headers included.
     """
 
     client_id: int
@@ -83,6 +84,7 @@ class ClientSpec:
     down_delay_ns: NDArray[np.int64]
     ping_delay_ns: NDArray[np.int64]
     outages_stop_answers: bool = True
+    bucket_bytes: int = 0
 
     @property
     def frames(self) -> int:

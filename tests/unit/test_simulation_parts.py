@@ -41,6 +41,17 @@ class TestUplink:
         assert first == pytest.approx(megabit_ms(0.08, 8) * NS_PER_MS, rel=1e-6)
         assert second == pytest.approx(2 * first, rel=1e-6)
 
+    def test_an_idle_link_saves_up_no_more_than_its_bucket(self) -> None:
+        link = Uplink(STEADY, bucket_bytes=5_000)
+        small, large = round(2_000 * PAYLOAD_SHARE), round(10_000 * PAYLOAD_SHARE)
+        assert link.transmit(0, small) == link.transmit(0, small) == 0, "it begins with a full one"
+        first = link.transmit(0, large)
+        assert first == pytest.approx(9e-3 * NS_PER_S, rel=1e-3)
+        second = link.transmit(first, large)
+        assert second - first == pytest.approx(10e-3 * NS_PER_S, rel=1e-3), "what follows at once finds it empty"
+        later = second + NS_PER_S
+        assert link.transmit(later, large) - later == pytest.approx(5e-3 * NS_PER_S, rel=1e-3)
+
     def test_a_rate_change_takes_effect_in_mid_frame(self) -> None:
         link = Uplink(Trace.uniform("drop", [8e6, 4e6]))
         size = round(1.5e6 / 8 * PAYLOAD_SHARE * 8)
