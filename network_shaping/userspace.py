@@ -37,6 +37,8 @@ _FOR_EVER_S = 1e8
 _CLOSED_STATES = (7, 8)
 """TCP_CLOSE, after a reset, and TCP_CLOSE_WAIT (Linux, ``net/tcp_states.h``)."""
 _LATEST_TIMER_S = 0.05
+_ACCEPT_AGAIN_S = 0.5
+"""After a connection could not be taken: descriptors are short for as long as others hold them."""
 
 log = logging.getLogger(__name__)
 
@@ -114,39 +116,62 @@ class UserspaceShaper:
         task.add_done_callback(self._tasks.discard)
 
     async def _accept(self, listener: socket.socket, link: _Link) -> None:
+        """Take connections for as long as the shaper runs; one that cannot be taken now waits in the backlog."""
         loop = asyncio.get_running_loop()
         while True:
-            inner, _ = await loop.sock_accept(listener)
+            try:
+                inner, _ = await loop.sock_accept(listener)
+            except OSError as fault:
+                log.warning(
+                    "link %s: a connection could not be taken: %s; trying again every %g s "
+                    "(if files are too many, raise the limit: ulimit -n)",
+                    link.spec.name,
+                    fault,
+                    _ACCEPT_AGAIN_S,
+                )
+                await asyncio.sleep(_ACCEPT_AGAIN_S)
+                continue
             self._spawn(self._relay(inner, link))
 
     async def _relay(self, inner: socket.socket, link: _Link) -> None:
         """One connection, until both directions have ended or one of them broke."""
         loop = asyncio.get_running_loop()
-        with contextlib.closing(inner), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as outer:
-            outer.setblocking(False)
-            for end in (inner, outer):
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if link.spec.priority:
-                outer.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, link.spec.priority)
-                # The queue stays with the client: beyond what is in flight the socket takes up next to nothing.
-                outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _BUFFER_BYTES)
+        with inner:
+            outer = await self._connected(inner, link)
+            if outer is None:
+                return
+            with outer:
+                up = _Pipe(loop, inner, outer, link, link.up_pacer)
+                down = _Pipe(loop, outer, inner, link, link.down_pacer)
+                try:
+                    await asyncio.gather(up.ended, down.ended)
+                except OSError as fault:
+                    log.info("link %s: connection ended: %s", link.spec.name, fault)
+                finally:
+                    up.stop()
+                    down.stop()
+
+    async def _connected(self, inner: socket.socket, link: _Link) -> socket.socket | None:
+        """A connection to the target; ``None`` where there is none, or nobody wants it any more."""
+        with contextlib.ExitStack() as opened:
             try:
                 await link.until_up()
                 if _given_up(inner):
-                    return
-                await loop.sock_connect(outer, self._target)
+                    return None
+                outer = opened.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+                outer.setblocking(False)
+                for end in (inner, outer):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                if link.spec.priority:
+                    outer.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, link.spec.priority)
+                    # The queue stays with the client: beyond what is in flight the socket takes up next to nothing.
+                    outer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _BUFFER_BYTES)
+                await asyncio.get_running_loop().sock_connect(outer, self._target)
             except OSError as fault:
                 log.warning("link %s: no connection to %s:%d: %s", link.spec.name, *self._target, fault)
-                return
-            up = _Pipe(loop, inner, outer, link, link.up_pacer)
-            down = _Pipe(loop, outer, inner, link, link.down_pacer)
-            try:
-                await asyncio.gather(up.ended, down.ended)
-            except OSError as fault:
-                log.info("link %s: connection ended: %s", link.spec.name, fault)
-            finally:
-                up.stop()
-                down.stop()
+                return None
+            opened.pop_all()
+            return outer
 
     async def _follow(self, link: _Link, uplink: Trace) -> None:
         """Log every change of the uplink's rate, with the rate that paces at the row's instant.

@@ -147,7 +147,6 @@ class _GoldenModel:
     """The zoo's most accurate variant; loaded when the first frame is not in the cache."""
 
     def __init__(self, zoo: Zoo, cache: FileCache, source_digest: str) -> None:
-        self._zoo = zoo
         self._variant = zoo.variants[-1]
         self._model = zoo.source(self._variant.model)
         self._cache = cache

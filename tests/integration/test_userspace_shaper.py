@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
+import resource
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -186,6 +188,33 @@ async def test_a_broken_connection_does_not_touch_another() -> None:
         writer.write(b"still here")
         assert await reader.readexactly(10) == b"still here"
         writer.close()
+
+
+@contextlib.contextmanager
+def no_descriptors() -> Iterator[None]:
+    """This process can open nothing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)  # all below are in use
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 1, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(lowest)
+
+
+async def test_a_connection_that_cannot_be_taken_is_said_and_taken_later(caplog: pytest.LogCaptureFixture) -> None:
+    async with target(echo=True) as server, shaped(server.port, link(20.0)) as at:
+        with socket.socket() as client:
+            with no_descriptors():
+                client.connect(at["c0"])
+                while "link c0: a connection could not be taken: [Errno 24]" not in caplog.text:
+                    await asyncio.sleep(0.01)
+            client.setblocking(False)
+            reader, writer = await asyncio.open_connection(sock=client)
+            writer.write(b"at last")
+            assert await reader.readexactly(7) == b"at last"
+            writer.close()
 
 
 async def test_a_row_that_is_written_late_tells_the_rate_in_force_then(tmp_path: Path) -> None:

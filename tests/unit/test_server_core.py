@@ -603,7 +603,7 @@ class TestLeaving:
         world.emit(ev.DrainBegan(3.0, "the server is stopping"))
         for stream in (1, 2):
             assert world.sent(stream, messages.Drain)
-        world.pass_ms(sessions.MAX_RTT_MS + 200.0)
+        world.pass_ms(2 * 100.0)
         assert world.all(ev.EndStream) == [ev.EndStream(1), ev.EndStream(2)]
 
     def test_draining_tells_everybody_and_takes_nobody(self, world: World) -> None:

@@ -121,13 +121,14 @@ class Streams:
         """Tell everybody; take nobody from now on.
 
         Clients stop sending when they hear it. What was on its way then has come after one deadline and a round trip,
-        or comes too late; from then on each stream ends with its last result.
+        or comes too late; from then on each stream ends with its last result. A round trip beyond the deadline is not
+        waited for, whatever a client claims: no answer would be in time.
         """
         self._drain = messages.Drain(event.grace_s, event.reason)
         for session in self._sessions:
             if session.stream is not None:
                 self._out.append(ev.Send(session.stream, self._drain))
-                quiet_ns = now_ns + ms_to_ns(session.slo_ms + session.rtt_ms)
+                quiet_ns = now_ns + ms_to_ns(session.slo_ms + min(session.rtt_ms, session.slo_ms))
                 heapq.heappush(self._draining, (quiet_ns, session.session_id))
 
     def next_quiet_ns(self) -> int | None:
