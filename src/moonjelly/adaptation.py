@@ -168,36 +168,21 @@ def decide(
         return Skip(SkipReason.STALLED)
     if not link.known:
         return _first_frame(stream, in_flight, sizes)
+    moment = _Moment(
+        link,
+        in_flight,
+        sizes,
+        now,
+        encode_ms,
+        left_ms=stream.slo_ms - ns_to_ms(now - captured) - encode_ms - link.rtt_ms - link.jitter_ms - plan.overhead_ms,
+        room_bytes=MAX_UNACKNOWLEDGED_BYTES - sum(frame.size_bytes for frame in in_flight),
+    )
     rate_bps = _bounded_rate_bps(link.cautious_bps(CAUTION), link, in_flight, now, doubt=1.0)
     queue_ms = _queue_ms(in_flight, rate_bps, now, encode_ms)
-    one_way_ms = link.rtt_ms / 2
-    left_ms = stream.slo_ms - ns_to_ms(now - captured) - encode_ms - link.rtt_ms - link.jitter_ms - plan.overhead_ms
-    room_bytes = MAX_UNACKNOWLEDGED_BYTES - sum(frame.size_bytes for frame in in_flight)
-    ladder = _ladder(stream, plan)
-    most_wait_ms = left_ms - margin_ms - plan.latency_factor * plan.infer_ms
-    for variant, quality in ladder:
-        step_before = sizes.expected_bytes(stream.input_sizes[max(0, variant - 1)])
-        size = sizes.expected_bytes(stream.input_sizes[variant], quality)
-        likely = size * math.exp(CAUTION * sizes.spread)
-        wait_ms = queue_ms + transfer_ms(likely, rate_bps)
-        carried = likely * 8.0 * stream.fps <= UTILISATION * rate_bps
-        proven = size <= GROWTH * link.proven_bytes or step_before <= PROVEN_SLACK * link.proven_bytes
-        if carried and proven and likely <= room_bytes and wait_ms <= most_wait_ms:
-            return Send(variant, quality, size, encode_ms + wait_ms + one_way_ms)
-    # The link does not carry even the smallest frame at the nominal rate: send those that can make it, skip the others.
-    # Skipping is a sure miss and this frame is small, so everything is taken as it well may be: the likely rate, an
-    # overdue acknowledgement that comes any moment, a server that falls back to a fast variant, an encoder without the
-    # stall that held up the last frames.
-    hopeful_encode_ms = encode_ms if likely_encode_ms is None else likely_encode_ms
-    hopeful_bps = _bounded_rate_bps(link.bandwidth_bps, link, in_flight, now, doubt=0.0)
-    variant, quality = ladder[-1]
-    size = sizes.expected_bytes(stream.input_sizes[variant], quality)
-    wait_ms = _queue_ms(in_flight, hopeful_bps, now, hopeful_encode_ms) + transfer_ms(size, hopeful_bps)
-    needed_ms = hopeful_encode_ms - encode_ms + wait_ms + min(plan.infer_ms, FALLBACK_INFER_MS)
-    in_time = needed_ms <= left_ms and size <= room_bytes
-    # What is believed of a link that carries nothing is soon out of date: now and then a frame is sent to see.
-    if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
-        return Send(variant, quality, size, hopeful_encode_ms + wait_ms + one_way_ms)
+    if sent := _sustained(stream, plan, moment, rate_bps, queue_ms, margin_ms):
+        return sent
+    if tried := _tried(stream, plan, moment, encode_ms if likely_encode_ms is None else likely_encode_ms):
+        return tried
     return Skip(SkipReason.QUEUE if queue_ms > 0.0 else SkipReason.DEADLINE)
 
 
@@ -241,6 +226,67 @@ def _first_frame(stream: Stream, in_flight: Sequence[Unacknowledged], sizes: Fra
     if in_flight:
         return Skip(SkipReason.UNPROVEN)
     return Send(0, DEFAULT_QUALITY, sizes.expected_bytes(stream.input_sizes[0]), 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What a frame meets.
+
+    Attributes:
+        link: estimate as of ``now``.
+        in_flight: unacknowledged frames, oldest first.
+        sizes: learnt frame sizes.
+        now: the present.
+        encode_ms: that encoding it takes at most.
+        left_ms: of its deadline for uplink, waiting and inference, if encoding it takes ``encode_ms``.
+        room_bytes: that may still be sent unacknowledged.
+    """
+
+    link: LinkEstimate
+    in_flight: Sequence[Unacknowledged]
+    sizes: FrameSizes
+    now: ClientInstant
+    encode_ms: float
+    left_ms: float
+    room_bytes: int
+
+
+def _sustained(
+    stream: Stream, plan: PlanView, moment: _Moment, rate_bps: float, queue_ms: float, margin_ms: float
+) -> Send | None:
+    """The largest frame that a link of ``rate_bps`` carries in time, behind ``queue_ms``, and at the nominal rate."""
+    link, sizes = moment.link, moment.sizes
+    most_wait_ms = moment.left_ms - margin_ms - plan.latency_factor * plan.infer_ms
+    for variant, quality in _ladder(stream, plan):
+        step_before = sizes.expected_bytes(stream.input_sizes[max(0, variant - 1)])
+        size = sizes.expected_bytes(stream.input_sizes[variant], quality)
+        likely = size * math.exp(CAUTION * sizes.spread)
+        wait_ms = queue_ms + transfer_ms(likely, rate_bps)
+        carried = likely * 8.0 * stream.fps <= UTILISATION * rate_bps
+        proven = size <= GROWTH * link.proven_bytes or step_before <= PROVEN_SLACK * link.proven_bytes
+        if carried and proven and likely <= moment.room_bytes and wait_ms <= most_wait_ms:
+            return Send(variant, quality, size, moment.encode_ms + wait_ms + link.rtt_ms / 2)
+    return None
+
+
+def _tried(stream: Stream, plan: PlanView, moment: _Moment, encode_ms: float) -> Send | None:
+    """The smallest frame, if it may make it; a link that does not carry all of them is sent those that do.
+
+    Skipping is a sure miss and this frame is small, so everything is taken as it well may be: the likely rate, an
+    overdue acknowledgement that comes any moment, a server that falls back to a fast variant, an encoder without the
+    stall that held up the last frames (``encode_ms``).
+    """
+    link, in_flight = moment.link, moment.in_flight
+    rate_bps = _bounded_rate_bps(link.bandwidth_bps, link, in_flight, moment.now, doubt=0.0)
+    variant, quality = _ladder(stream, plan)[-1]
+    size = moment.sizes.expected_bytes(stream.input_sizes[variant], quality)
+    wait_ms = _queue_ms(in_flight, rate_bps, moment.now, encode_ms) + transfer_ms(size, rate_bps)
+    needed_ms = encode_ms - moment.encode_ms + wait_ms + min(plan.infer_ms, FALLBACK_INFER_MS)
+    in_time = needed_ms <= moment.left_ms and size <= moment.room_bytes
+    # What is believed of a link that carries nothing is soon out of date: now and then a frame is sent to see.
+    if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
+        return Send(variant, quality, size, encode_ms + wait_ms + link.rtt_ms / 2)
+    return None
 
 
 def _ladder(stream: Stream, plan: PlanView) -> list[tuple[int, int]]:
