@@ -6,10 +6,10 @@ from collections import deque
 from dataclasses import replace
 from typing import Protocol
 
-from moonjelly import adaptation, network, outage, safety_margin
+from moonjelly import network, outage
 from moonjelly.adaptation import PlanView, Send, Skip, SkipReason, Stream, Unacknowledged
-from moonjelly.network import ClockOffset, ErrorBasedFilter, Exchange, FrameSizes, LinkState
-from moonjelly.outage import Silence
+from moonjelly.network import ClockOffset, ErrorBasedFilter, Exchange
+from moonjelly.sender import Sender
 from moonjelly.types import Outcome
 from moonjelly.units import ClientInstant
 
@@ -73,38 +73,24 @@ class Adapter(Protocol):
 
 
 class AdaptiveClient:
-    """:mod:`moonjelly.network` and :mod:`moonjelly.adaptation`, wired as the SDK wires them."""
+    """The library's :class:`~moonjelly.sender.Sender`, as the SDK's session uses it; pings carry no padding."""
 
     def __init__(self, stream: Stream, view: PlanView) -> None:
         self._stream = stream
         self._view = view
-        self._link = LinkState()
-        self._sizes = FrameSizes()
+        self._sender = Sender(stream.slo_ms)
         self._in_flight: deque[Unacknowledged] = deque()
-        self._silence = Silence()
-        self._margin_ms = 0.0
         self._unanswered_pings = 0
 
     def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
         """See :class:`Adapter`."""
-        link = network.estimate(self._link, now)
-        return adaptation.decide(
-            self._stream,
-            self._view,
-            link,
-            self._in_flight,
-            self._sizes,
-            captured,
-            now,
-            encode_ms,
-            margin_ms=self._margin_ms,
-        )
+        return self._sender.choose(self._stream, self._view, self._in_flight, captured, now, encode_ms)
 
     def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
         """See :class:`Adapter`."""
-        self._sizes = network.observe_size(self._sizes, input_size, quality, size_bytes)
+        self._sender.encoded(input_size, quality, size_bytes)
         self._in_flight.append(Unacknowledged(size_bytes, now))
-        self._ask(now)
+        self._sender.asked(self._sender.estimate(now), self._in_flight, now)
 
     def acknowledged(self, exchange: Exchange) -> None:
         """See :class:`Adapter`."""
@@ -114,7 +100,7 @@ class AdaptiveClient:
     def pinged(self, now: ClientInstant) -> None:
         """See :class:`Adapter`."""
         self._unanswered_pings += 1
-        self._ask(now)
+        self._sender.asked(self._sender.estimate(now), self._in_flight, now)
 
     def ponged(self, exchange: Exchange) -> None:
         """See :class:`Adapter`."""
@@ -123,7 +109,7 @@ class AdaptiveClient:
 
     def answered(self, next_variant: int, outcome: Outcome) -> None:
         """See :class:`Adapter`."""
-        self._margin_ms = safety_margin.observe(self._margin_ms, outcome, self._stream.slo_ms)
+        self._sender.answered(outcome)
         self._view = replace(self._view, variant=next_variant)
 
     def planned(self, view: PlanView) -> None:
@@ -133,35 +119,30 @@ class AdaptiveClient:
     @property
     def next_look(self) -> ClientInstant | None:
         """See :class:`Adapter`."""
-        return self._silence.next_look
+        return self._sender.next_look
 
     def silent(self, now: ClientInstant) -> bool:
         """See :class:`Adapter`."""
-        return self._silence.look(now)
+        return self._sender.silent(now)
 
     def retry_ms(self, gone_ms: float, now: ClientInstant) -> float:
         """See :class:`Adapter`."""
-        return outage.retry_after_ms(gone_ms, network.estimate(self._link, now).rtt_ms)
+        return self._sender.retry_ms(gone_ms, now)
 
     def reset(self) -> None:
         """See :class:`Adapter`."""
         self._in_flight.clear()
-        self._silence.stop()
+        self._sender.stop()
         self._unanswered_pings = 0
-
-    def _ask(self, now: ClientInstant) -> None:
-        link = network.estimate(self._link, now)
-        transfer_ms = adaptation.unacknowledged_ms(link, self._in_flight)
-        self._silence.asked(now, outage.outage_after_ms(self._stream.slo_ms, link.rtt_ms, transfer_ms))
-
-    def _hear(self, exchange: Exchange) -> None:
-        self._link = network.observe(self._link, exchange)
-        self._silence.heard(exchange.returned, bool(self._in_flight or self._unanswered_pings))
 
     def report(self, now: ClientInstant) -> tuple[float, float, ClockOffset | None]:
         """See :class:`Adapter`."""
-        link = network.estimate(self._link, now)
+        link = self._sender.estimate(now)
         return link.bandwidth_bps, link.rtt_ms, link.offset
+
+    def _hear(self, exchange: Exchange) -> None:
+        self._sender.measured(exchange)
+        self._sender.heard(exchange.returned, bool(self._in_flight or self._unanswered_pings))
 
 
 class JellyfishClient:

@@ -35,7 +35,7 @@ DECIDING = [
     ),
     *(
         path
-        for name in ("network", "adaptation", "outage", "safety_margin", "placement", "dispatching")
+        for name in ("network", "adaptation", "outage", "safety_margin", "sender", "placement", "dispatching")
         for path in LIBRARY.glob(f"{name}.py")
     ),
     *(ROOT / "src" / "server" / "core").glob("*.py"),

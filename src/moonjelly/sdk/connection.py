@@ -18,7 +18,6 @@ import numpy as np
 from moonjelly.backoff import Backoff
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError, ConnectionLostError, MoonjellyError, ProtocolError, SessionError
-from moonjelly.outage import retry_after_ms
 from moonjelly.rpc.messages import Bye, ServerMessage, Welcome
 from moonjelly.sdk.results import FrameResult
 from moonjelly.sdk.session import Session
@@ -242,7 +241,7 @@ class Connection:
         if self._session.welcome is None:
             return None
         now = self._now()
-        return retry_after_ms(ns_to_ms(now - self._lost_at), self._session.estimate(now).rtt_ms) / 1e3
+        return self._session.retry_ms(ns_to_ms(now - self._lost_at), now) / 1e3
 
     async def _greet(self, stream: Stream) -> ServerMessage:
         await stream.write(self._session.hello(self._now()))

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from moonjelly import adaptation, network, outage, safety_margin
+from moonjelly import adaptation, network
 from moonjelly.adaptation import Send, Stream, Unacknowledged
-from moonjelly.network import LinkEstimate
-from moonjelly.outage import Silence
 from moonjelly.rpc import messages
 from moonjelly.sdk import outcomes
 from moonjelly.sdk.frames import FrameInFlight, FramesInFlight
@@ -23,6 +21,7 @@ from moonjelly.sdk.preparation import Preparation
 from moonjelly.sdk.results import EncodedFrame, FrameResult, Withheld
 from moonjelly.sdk.statistics import Statistics, Tally
 from moonjelly.sdk.terms import Terms, plan_view
+from moonjelly.sender import Sender
 from moonjelly.types import Outcome
 from moonjelly.units import NS_PER_MS, ClientInstant, ms_to_ns
 
@@ -53,20 +52,15 @@ class Session:
 
     Attributes:
         identity: what the server is told of this client.
-        link: what has been learnt of bandwidth, round trip and clock offset.
-        sizes: what has been learnt of the sizes of encoded frames.
     """
 
     def __init__(self, identity: Identity) -> None:
         self.identity = identity
-        self.link = network.LinkState()
-        self.sizes = network.FrameSizes()
+        self._sender = Sender(identity.slo_ms)
         self._terms = Terms()
         self._frames = FramesInFlight()
         self._pings = Pings()
-        self._silence = Silence()
         self._preparation = Preparation()
-        self._margin_ms = 0.0
         self._tally = Tally()
         self._connected = False
         self._next_probe = ClientInstant(0)
@@ -104,9 +98,14 @@ class Session:
         """Frames that were sent, or wait to be, and not acknowledged; oldest first."""
         return self._frames.unacknowledged()
 
+    @property
+    def link(self) -> network.LinkState:
+        """What has been learnt of bandwidth, round trip and clock offset."""
+        return self._sender.link
+
     def estimate(self, now: ClientInstant) -> network.LinkEstimate:
         """The link as of ``now``."""
-        return network.estimate(self.link, now)
+        return self._sender.estimate(now)
 
     def statistics(self) -> Statistics:
         """Counts so far."""
@@ -138,7 +137,7 @@ class Session:
         self._tally.reconnects += again
         self._connected = True
         self._pings.start(now)
-        self._silence.stop()
+        self._sender.stop()
         known = welcome.last_frame_id if welcome.resumed else 0
         for frame in self._frames:
             frame.acked = frame.acked or frame.frame_id <= known  # its acknowledgement went with the old stream
@@ -149,7 +148,7 @@ class Session:
         """The connection is gone; what had not left the client is skipped, the rest may still be answered."""
         self._connected = False
         self._pings.stop()
-        self._silence.stop()
+        self._sender.stop()
         reason = "the connection was lost before it was sent"
         return [self._end(frame, Outcome.SKIPPED, reason) for frame in self._frames if frame.sent is None]
 
@@ -186,17 +185,14 @@ class Session:
         why = self.obstacle(now)
         if why is not None or self.plan is None:
             return why or Withheld(Outcome.SKIPPED, "no connection to the server")
-        decision = adaptation.decide(
+        decision = self._sender.choose(
             self._stream(),
             plan_view(self.plan),
-            self.estimate(now),
             self.unacknowledged,
-            self.sizes,
             captured,
             now,
             self._preparation.expected_ms(now),
             self._preparation.likely_ms(now),
-            self._margin_ms,
         )
         if not isinstance(decision, Send):
             return Withheld(Outcome.SKIPPED, decision.reason.value)
@@ -211,7 +207,7 @@ class Session:
         if why is not None:
             return self._count(outcomes.unanswered(frame, why.outcome, why.reason, self._terms))
         self._frames.add(frame)
-        self.sizes = network.observe_size(self.sizes, encoded.width, encoded.quality, len(encoded.data))
+        self._sender.encoded(encoded.width, encoded.quality, len(encoded.data))
         self._preparation.finish(captured, now, encoded.encode_ms)
         if self.plan is not None and not self.plan.placed:
             self._next_probe = ClientInstant(now + PROBE_INTERVAL_NS)
@@ -229,7 +225,7 @@ class Session:
         if now >= frame.deadline:
             return self._end(frame, Outcome.SKIPPED, "its deadline passed before the link took it")
         frame.sent, frame.link = now, self.estimate(now)
-        self._ask(frame.link, now)
+        self._sender.asked(frame.link, self.unacknowledged, now)
         return frame.message(now)
 
     def _stream(self) -> Stream:
@@ -250,14 +246,16 @@ class Session:
         self._terms.check(message)
         for pong in message.pongs:
             padding_bytes = self._pings.answered(pong)
-            self._observe(network.Exchange(padding_bytes, pong.sent_client_ns, pong.received_ns, pong.sent_ns, now))
+            self._sender.measured(
+                network.Exchange(padding_bytes, pong.sent_client_ns, pong.received_ns, pong.sent_ns, now)
+            )
         for ack in message.acks:
             self._acknowledge(ack, now)
         self._terms.update(message)
         ended = [self._answer(result, now) for result in message.results]
         if message.error is not None:
             ended.append(self._refuse(message.error))
-        self._silence.heard(now, self._pings.unanswered or self._frames.awaits_acknowledgement())
+        self._sender.heard(now, self._pings.unanswered or self._frames.awaits_acknowledgement())
         return [result for result in ended if result is not None]
 
     def _acknowledge(self, ack: messages.Ack, now: ClientInstant) -> None:
@@ -265,7 +263,7 @@ class Session:
         if frame is None or frame.sent is None or frame.acked:
             return
         frame.acked = True
-        self._observe(network.Exchange(len(frame.encoded.data), frame.sent, ack.received_ns, ack.sent_ns, now))
+        self._sender.measured(network.Exchange(len(frame.encoded.data), frame.sent, ack.received_ns, ack.sent_ns, now))
 
     def _answer(self, answer: messages.Result, now: ClientInstant) -> FrameResult | None:
         self._terms.follow(answer)
@@ -275,16 +273,13 @@ class Session:
             return None
         self._frames.remove(frame)
         result = outcomes.answered(frame, answer, now, self._terms)
-        self._margin_ms = safety_margin.observe(self._margin_ms, result.outcome, self.identity.slo_ms)
+        self._sender.answered(result.outcome)
         return self._count(result)
 
     def _refuse(self, error: messages.StreamError) -> FrameResult | None:
         """An error about one frame alone ends it."""
         frame = None if error.fatal else self._frames.get(error.frame_id)
         return None if frame is None else self._end(frame, Outcome.FAILED, f"{error.code}: {error.message}")
-
-    def _observe(self, exchange: network.Exchange) -> None:
-        self.link = network.observe(self.link, exchange)
 
     # -- time -------------------------------------------------------------------------------------------------------
 
@@ -300,20 +295,20 @@ class Session:
         padding_bytes, link = 0, self.estimate(now)
         if self._pings.may_carry_padding(now):
             padding_bytes = adaptation.padding_bytes(self._stream(), link, self.unacknowledged)
-        self._ask(link, now)
+        self._sender.asked(link, self.unacknowledged, now)
         return self._pings.send(now, padding_bytes)
 
     def silent(self, now: ClientInstant) -> bool:
-        """Whether the stream has said nothing for too long although it was asked; see :meth:`Silence.look`."""
-        return self._silence.look(now)
+        """Whether the stream has said nothing for too long although it was asked; see :meth:`Sender.silent`."""
+        return self._sender.silent(now)
 
-    def _ask(self, link: LinkEstimate, now: ClientInstant) -> None:
-        transfer_ms = adaptation.unacknowledged_ms(link, self.unacknowledged)
-        self._silence.asked(now, outage.outage_after_ms(self.identity.slo_ms, link.rtt_ms, transfer_ms))
+    def retry_ms(self, gone_ms: float, now: ClientInstant) -> float:
+        """From one attempt to resume to the next, ``gone_ms`` after the connection was lost."""
+        return self._sender.retry_ms(gone_ms, now)
 
     def next_instant(self) -> ClientInstant | None:
         """When :meth:`expire`, :meth:`ping` or :meth:`silent` next has something to say."""
-        instants = (self._frames.next_expiry(self._connected), self._pings.next_instant, self._silence.next_look)
+        instants = (self._frames.next_expiry(self._connected), self._pings.next_instant, self._sender.next_look)
         return min((instant for instant in instants if instant is not None), default=None)
 
     # -- outcomes ---------------------------------------------------------------------------------------------------
