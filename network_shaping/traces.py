@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from moonjelly.errors import TraceError
+from moonjelly.errors import TraceError, cause
 from moonjelly.units import BITS_PER_MBIT
 
 MAHIMAHI_PACKET_BITS = 1500 * 8
@@ -137,7 +137,7 @@ def read(path: Path) -> Trace:
     except FileNotFoundError:
         raise TraceError(f"trace file {path} does not exist") from None
     except (OSError, UnicodeDecodeError) as fault:
-        raise TraceError(f"trace file {path} cannot be read: {fault}") from fault
+        raise TraceError(f"trace file {path} cannot be read: {cause(fault)}") from fault
     lines = [
         (number, line.strip())
         for number, line in enumerate(text.splitlines(), start=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from moonjelly.errors import MoonjellyError
+from moonjelly.errors import MoonjellyError, cause
 from moonjelly.summary import ANSWERED
 from moonjelly.telemetry import EARLIER
 from moonjelly.types import Outcome
@@ -86,8 +86,7 @@ def read_csv(path: Path, needed: Iterable[str], writer: str) -> pd.DataFrame:
     try:
         table = pd.read_csv(path)
     except (OSError, ValueError) as fault:
-        why = fault.strerror if isinstance(fault, OSError) else " ".join(str(fault).split())
-        raise LogError(f"{path} cannot be read: {why}; 'moonjelly {writer}' writes one") from None
+        raise LogError(f"{path} cannot be read: {cause(fault)}; 'moonjelly {writer}' writes one") from None
     missing = [name for name in needed if name not in table.columns]
     if missing:
         raise LogError(f"{path} lacks the columns {', '.join(missing)}; 'moonjelly {writer}' writes one")
@@ -186,7 +185,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
-        raise LogError(f"{path} cannot be read: {fault}") from None
+        raise LogError(f"{path} cannot be read: {cause(fault)}") from None
     return told
 
 

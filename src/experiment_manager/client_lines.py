@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 from experiment_manager.hosts import Host, Hosts, Port
 from experiment_manager.sweep import Device, Fleet, setting_of, slug
 from moonjelly.config import Options, load
-from moonjelly.errors import ConfigError
+from moonjelly.errors import ConfigError, cause
 
 _STEM = re.compile(r"^(?:client_cfg_)?(?:template_)?(?:\d+_)?")
 
@@ -87,7 +87,7 @@ def read_configurations(paths: Sequence[Path], hosts: Hosts) -> tuple[Hosts, tup
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as fault:
-            raise ConfigError(f"client configuration {path} cannot be read: {fault}") from None
+            raise ConfigError(f"client configuration {path} cannot be read: {cause(fault)}") from None
         devices = []
         for line in read_client_lines(text, str(path), hosts.clients[0]):
             host = used[line.host, line.port] = machines.setdefault((line.host, line.port), _host_of(line, hosts))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from moonjelly.errors import ConfigError
+from moonjelly.errors import ConfigError, cause
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -42,7 +42,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"configuration file {path} does not exist") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as fault:
-        raise ConfigError(f"configuration file {path} cannot be read: {fault}") from fault
+        raise ConfigError(f"configuration file {path} cannot be read: {cause(fault)}") from fault
 
 
 def load(

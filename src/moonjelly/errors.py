@@ -19,6 +19,11 @@ class MoonjellyError(Exception):
     exit_code: ClassVar[int] = 1
 
 
+def cause(fault: Exception) -> str:
+    """What ``fault`` says, in one line and without the file that Python appends: the text around it names that."""
+    return " ".join(str(getattr(fault, "strerror", None) or fault).split())
+
+
 class ConfigError(MoonjellyError):
     """An unknown key or an impossible value in a configuration."""
 

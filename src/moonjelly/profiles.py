@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from moonjelly.errors import ProfileError
+from moonjelly.errors import ProfileError, cause
 from moonjelly.types import Variant
 
 ProfileKey = Literal["variant", "input_size"]
@@ -226,7 +226,7 @@ def read_provenance(directory: Path) -> dict[str, Any]:
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
-        raise ProfileError(f"{file} cannot be read: {fault}") from fault
+        raise ProfileError(f"{file} cannot be read: {cause(fault)}") from fault
     if not isinstance(facts, dict):
         raise ProfileError(f"{file} holds no JSON object")
     return facts
@@ -301,7 +301,7 @@ def _rows(file: Path, header: tuple[str, ...]) -> Iterable[tuple[int, list[str]]
     except FileNotFoundError:
         raise ProfileError(f"{file} does not exist; 'moonjelly profile' makes it") from None
     except (OSError, UnicodeDecodeError, csv.Error) as fault:
-        raise ProfileError(f"{file} cannot be read: {fault}") from fault
+        raise ProfileError(f"{file} cannot be read: {cause(fault)}") from fault
 
 
 def _number(file: Path, line: int, name: str, cell: str, low: float, high: float = math.inf) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from client.sources.buffer import BufferStrategy, FrameBuffer, Picture
 from moonjelly.backoff import Backoff
 from moonjelly.clock import Clock, MonotonicClock
-from moonjelly.errors import SourceError
+from moonjelly.errors import SourceError, cause
 from moonjelly.units import NS_PER_S, ClientInstant
 
 OPEN_TIMEOUT_S = 5.0
@@ -109,7 +109,7 @@ class LiveSource:
         except (av.error.FFmpegError, OSError, ValueError) as fault:
             # What FFmpeg says when our time-out interrupts it depends on what it was doing.
             silent = self._clock.now_ns() - began_ns >= OPEN_TIMEOUT_S * NS_PER_S
-            why = f"no answer within {OPEN_TIMEOUT_S:g} s" if silent else str(fault)
+            why = f"no answer within {OPEN_TIMEOUT_S:g} s" if silent else cause(fault)
             raise SourceError(f"source {self.name} cannot be opened: {why}") from None
         if not container.streams.video:
             container.close()

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moonjelly.errors import ConfigError, SourceError
+from moonjelly.errors import ConfigError, SourceError, cause
 from moonjelly.scenes import Scene, SceneOptions
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
@@ -142,7 +142,7 @@ def pictures_of(name: str, path: Path) -> Pictures:
             lines = path.read_text(encoding="utf-8").splitlines()
             paths = [path.parent / line.strip() for line in lines if line.strip()]
     except (OSError, UnicodeDecodeError) as fault:
-        raise SourceError(f"source {name} cannot be read: {fault}") from None
+        raise SourceError(f"source {name} cannot be read: {cause(fault)}") from None
     return Pictures(name, paths)
 
 

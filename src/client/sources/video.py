@@ -10,7 +10,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from moonjelly.errors import SourceError
+from moonjelly.errors import SourceError, cause
 
 
 class VideoFile:
@@ -69,8 +69,7 @@ class VideoFile:
         try:
             container = av.open(str(self._path))
         except (av.error.FFmpegError, OSError, ValueError) as fault:
-            why = getattr(fault, "strerror", None) or fault  # its text would name the file a second time
-            raise SourceError(f"source {self.name} cannot be opened as a video: {why}") from None
+            raise SourceError(f"source {self.name} cannot be opened as a video: {cause(fault)}") from None
         if not container.streams.video:
             container.close()
             raise SourceError(f"source {self.name}: {self._path} has no video stream")
@@ -91,7 +90,7 @@ class VideoFile:
             with av.open(str(self._path)) as container:
                 count = sum(packet.size > 0 for packet in container.demux(video=0))
         except av.error.FFmpegError as fault:
-            raise SourceError(f"source {self.name}: {self._path} cannot be read to its end: {fault}") from None
+            raise SourceError(f"source {self.name}: {self._path} cannot be read to its end: {cause(fault)}") from None
         if count == 0:
             raise SourceError(f"source {self.name}: {self._path} has no frames")
         return count

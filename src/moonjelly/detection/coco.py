@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from moonjelly.errors import CocoError
+from moonjelly.errors import CocoError, cause
 from moonjelly.types import Detections
 
 
@@ -186,7 +186,7 @@ def read_dataset(path: Path) -> dict[str, Any]:
     try:
         dataset = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
-        raise CocoError(f"{path} cannot be read as COCO JSON: {fault}") from fault
+        raise CocoError(f"{path} cannot be read as COCO JSON: {cause(fault)}") from fault
     if not isinstance(dataset, dict):
         raise CocoError(f"{path} holds a list, not a COCO dataset; a results list lacks the pictures' sizes")
     return dataset

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from moonjelly.detection import match_frames
 from moonjelly.detection.average_precision import AP_SCORE_THRESHOLD, average_precision
-from moonjelly.errors import ConfigError, FrameError, SourceError
+from moonjelly.errors import ConfigError, FrameError, SourceError, cause
 from moonjelly.inference import Executor, FrameInput, PostOptions
 from moonjelly.inference.preprocess import decode, resize
 from moonjelly.repository import Zoo
@@ -103,7 +103,7 @@ def read_video(file: Path, count: int) -> list[NDArray[np.uint8]]:
             chosen = (frame for number, frame in enumerate(container.decode(video=0)) if number in wanted)
             pictures = [np.asarray(frame.to_ndarray(format="rgb24"), np.uint8) for frame in chosen]
     except (av.error.FFmpegError, OSError, IndexError) as fault:
-        raise SourceError(f"video {file} cannot be read: {fault}") from fault
+        raise SourceError(f"video {file} cannot be read: {cause(fault)}") from fault
     if not pictures:
         raise SourceError(f"video {file} has no frames")
     return pictures
@@ -129,7 +129,7 @@ def read_truth(coco: Path) -> dict[str, Any]:
         truth = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as fault:
         raise ConfigError(
-            f"{file} cannot be read: {fault}; --coco names a folder with instances.json and images/"
+            f"{file} cannot be read: {cause(fault)}; --coco names a folder with instances.json and images/"
         ) from fault
     if not isinstance(truth, dict) or not isinstance(truth.get("images"), list) or "annotations" not in truth:
         raise ConfigError(f"{file} is no COCO annotation file: it needs images, annotations and categories")
@@ -141,7 +141,7 @@ def _picture(coco: Path, name: str, variant: Variant) -> NDArray[np.uint8]:
     try:
         data = file.read_bytes()
     except OSError as fault:
-        raise ConfigError(f"picture {file} cannot be read: {fault}") from fault
+        raise ConfigError(f"picture {file} cannot be read: {cause(fault)}") from fault
     if file.suffix.lower() in (".jpg", ".jpeg"):
         return decode(data, variant.input_size)
     picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
