@@ -10,15 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 
-from moonjelly.dispatching.decisions import (
-    Decision,
-    DevicePlan,
-    Drop,
-    Run,
-    WaitUntil,
-    hopeless,
-    hopeless_from,
-)
+from moonjelly.dispatching.decisions import Decision, DevicePlan, Drop, Run, WaitUntil, forced, hopeless_from
 from moonjelly.dispatching.queue import DeadlineQueue, QueuedFrame
 from moonjelly.units import ms_to_ns
 
@@ -78,15 +70,12 @@ class SlackFit:
 
     def decide(self, now_ns: int, queue: DeadlineQueue, plan: DevicePlan, busy_until_ns: int | None) -> Decision:
         """See :class:`~moonjelly.dispatching.decisions.Dispatcher`."""
-        drop = hopeless(now_ns, queue, plan.alone_ns)
-        if drop is not None:
-            return drop
-        head = queue.head()
-        if busy_until_ns is not None or head is None:
-            return hopeless_from(queue, plan.alone_ns)
+        decision = forced(now_ns, queue, plan.alone_ns, busy_until_ns)
+        if decision is not None:
+            return decision
         if plan is not self._plan:
             self._prepare(plan)
-        slack_ns = head.deadline_ns - now_ns
+        slack_ns = queue.deadlines_ns(1)[0] - now_ns
         bucket = bisect_right(self._upper_ns, slack_ns) - 1
         if bucket < 0:
             variant = min(plan.resident, key=lambda index: plan.latency_ns[index][0])
@@ -130,12 +119,9 @@ class ClipperAimd:
 
     def decide(self, now_ns: int, queue: DeadlineQueue, plan: DevicePlan, busy_until_ns: int | None) -> Decision:
         """See :class:`~moonjelly.dispatching.decisions.Dispatcher`."""
-        alone_ns = plan.active_ns[0]
-        drop = hopeless(now_ns, queue, alone_ns)
-        if drop is not None:
-            return drop
-        if busy_until_ns is not None or not queue:
-            return hopeless_from(queue, alone_ns)
+        decision = forced(now_ns, queue, plan.active_ns[0], busy_until_ns)
+        if decision is not None:
+            return decision
         self._cap = min(self._cap, float(len(plan.active_ns)))
         frames = queue.arrivals(int(self._cap))
         return Run(frames, plan.variant, len(frames))
@@ -155,17 +141,14 @@ class DeepRt:
 
     def decide(self, now_ns: int, queue: DeadlineQueue, plan: DevicePlan, busy_until_ns: int | None) -> Decision:
         """See :class:`~moonjelly.dispatching.decisions.Dispatcher`."""
-        alone_ns = plan.active_ns[0]
-        drop = hopeless(now_ns, queue, alone_ns)
-        if drop is not None:
-            return drop
-        if busy_until_ns is not None or not queue:
-            return hopeless_from(queue, alone_ns)
+        decision = forced(now_ns, queue, plan.active_ns[0], busy_until_ns)
+        if decision is not None:
+            return decision
         window_ns = max(1, min(frame.deadline_ns - frame.arrived_ns for frame in queue) // 2)
         released = [frame for frame in queue if (frame.arrived_ns // window_ns + 1) * window_ns <= now_ns]
         if not released:
             first_end = min((frame.arrived_ns // window_ns + 1) * window_ns for frame in queue)
-            hopeless_at = hopeless_from(queue, alone_ns).instant_ns
+            hopeless_at = hopeless_from(queue, plan.active_ns[0]).instant_ns
             return WaitUntil(first_end if hopeless_at is None else min(first_end, hopeless_at))
         batch = tuple(released[: len(plan.active_ns)])
         return Run(batch, plan.variant, len(batch))
@@ -183,11 +166,9 @@ class NexusEarlyDrop:
     def decide(self, now_ns: int, queue: DeadlineQueue, plan: DevicePlan, busy_until_ns: int | None) -> Decision:
         """See :class:`~moonjelly.dispatching.decisions.Dispatcher`."""
         latency_ns = plan.active_ns
-        drop = hopeless(now_ns, queue, latency_ns[0])
-        if drop is not None:
-            return drop
-        if busy_until_ns is not None or not queue:
-            return hopeless_from(queue, latency_ns[0])
+        decision = forced(now_ns, queue, latency_ns[0], busy_until_ns)
+        if decision is not None:
+            return decision
         deadlines_ns = queue.deadlines_ns(len(queue))
         skip, batch = 0, min(plan.batch, len(deadlines_ns))
         while deadlines_ns[skip] < now_ns + latency_ns[batch - 1]:

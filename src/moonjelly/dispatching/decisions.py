@@ -142,15 +142,20 @@ class Dispatcher(Protocol):
         ...
 
 
-def hopeless(now_ns: int, queue: DeadlineQueue, alone_ns: int) -> Drop | None:
-    """The frames that would end late even if they ran alone and at once, if any."""
+def forced(now_ns: int, queue: DeadlineQueue, alone_ns: int, busy_until_ns: int | None) -> Drop | WaitUntil | None:
+    """The decision that leaves no choice: ``None`` when the device is idle and every frame that waits can make it.
+
+    Frames that would end late even if they ran alone and at once (``alone_ns``) are dropped, also while a batch runs.
+    """
     frames = queue.due_before(now_ns + alone_ns)
-    if not frames:
-        return None
-    return Drop(frames, f"cannot finish in time: it needs {ns_to_ms(alone_ns):.1f} ms even alone")
+    if frames:
+        return Drop(frames, f"cannot finish in time: it needs {ns_to_ms(alone_ns):.1f} ms even alone")
+    if busy_until_ns is not None or not queue:
+        return hopeless_from(queue, alone_ns)
+    return None
 
 
 def hopeless_from(queue: DeadlineQueue, alone_ns: int) -> WaitUntil:
-    """The first instant at which :func:`hopeless` finds a frame."""
+    """The first instant at which a frame would end late even alone."""
     head = queue.head()
     return WaitUntil(None if head is None else head.deadline_ns - alone_ns + 1)

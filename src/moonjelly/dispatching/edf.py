@@ -20,7 +20,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
-from moonjelly.dispatching.decisions import Decision, DevicePlan, Run, hopeless, hopeless_from
+from moonjelly.dispatching.decisions import Decision, DevicePlan, Run, forced
 from moonjelly.dispatching.queue import DeadlineQueue, QueuedFrame
 
 HORIZON_BATCHES = 3
@@ -32,12 +32,9 @@ class EdfAdaptive:
 
     def decide(self, now_ns: int, queue: DeadlineQueue, plan: DevicePlan, busy_until_ns: int | None) -> Decision:
         """See :class:`~moonjelly.dispatching.decisions.Dispatcher`."""
-        alone_ns = plan.alone_ns
-        drop = hopeless(now_ns, queue, alone_ns)
-        if drop is not None:
-            return drop
-        if busy_until_ns is not None or not queue:
-            return hopeless_from(queue, alone_ns)
+        decision = forced(now_ns, queue, plan.alone_ns, busy_until_ns)
+        if decision is not None:
+            return decision
         skip, size, variant = choose(now_ns, queue.deadlines_ns(HORIZON_BATCHES * plan.useful_batch), plan)
         return Run(queue.earliest(size, skip), variant, size)
 
