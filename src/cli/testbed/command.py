@@ -67,6 +67,7 @@ def demo(
     policies: Annotated[str, typer.Option(help="planning policies")] = "multiset,sa-dp",
     shaping: Annotated[str, typer.Option(help="tc or relay")] = "tc",
     starved_ms: Annotated[float | None, typer.Option(help="see 'experiment run --help'")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of the first repetition")] = 0,
     name: Name = "demo",
     out: Annotated[Path, typer.Option(help="where results, figures and the report go")] = DEFAULT_DEMO_OUT,
 ) -> None:
@@ -74,6 +75,7 @@ def demo(
     from cli.testbed.demo import run_demo  # drawing takes a while to import; the other commands do without
 
     words = ["--clients", clients, "--policies", policies, "--seconds", f"{seconds:g}", "--shaping", shaping]
+    words += ["--seed", str(seed)]
     words += [] if starved_ms is None else ["--starved-ms", f"{starved_ms:g}"]
     raise typer.Exit(run_demo(Layout(name, clients=2), words, out))
 
