@@ -118,17 +118,13 @@ class Machine:
         Raises:
             RemoteError: the connection broke, or there was no answer within ``timeout_s``.
         """
-        if self._client is None:
-            self.connect()
-        assert self._client is not None
-        line = " ".join(shlex.quote(word) for word in command)
+        client, line = self._connected(), shlex.join(command)
         try:
-            _, output, errors = self._client.exec_command(line, timeout=timeout_s)
+            _, output, errors = client.exec_command(line, timeout=timeout_s)
             text, complaint = output.read().decode(errors="replace"), errors.read().decode(errors="replace")
             return output.channel.recv_exit_status(), text, complaint
         except (paramiko.SSHException, OSError, EOFError) as fault:
-            self.close()
-            raise RemoteError(f"{self.host.label}: '{line}' broke off: {str(fault) or type(fault).__name__}") from None
+            raise self._broken(f"'{line}' broke off", fault) from None
 
     @contextlib.contextmanager
     def dialogue(self, command: Sequence[str], *, timeout_s: float = 10.0) -> Iterator[Callable[[str], str]]:
@@ -137,12 +133,9 @@ class Machine:
         Raises:
             RemoteError: the connection broke, or there was no answer within ``timeout_s``.
         """
-        if self._client is None:
-            self.connect()
-        assert self._client is not None
-        line = " ".join(shlex.quote(word) for word in command)
+        client, line = self._connected(), shlex.join(command)
         try:
-            said, output, _ = self._client.exec_command(line, timeout=timeout_s)
+            said, output, _ = client.exec_command(line, timeout=timeout_s)
 
             def ask(words: str) -> str:
                 said.write(words + "\n")
@@ -152,8 +145,7 @@ class Machine:
             yield ask
             said.close()
         except (paramiko.SSHException, OSError, EOFError) as fault:
-            self.close()
-            raise RemoteError(f"{self.host.label}: '{line}' broke off: {str(fault) or type(fault).__name__}") from None
+            raise self._broken(f"'{line}' broke off", fault) from None
 
     def job(self, directory: PurePosixPath) -> Job:
         """The job that lives in ``directory`` on this machine, started or not."""
@@ -180,13 +172,11 @@ class Machine:
         return answer["told"]
 
     def _ask(self, words: Sequence[str], timeout_s: float) -> dict[str, Any]:
-        if self._client is None:
-            self.connect()
-        assert self._client is not None
+        client = self._connected()
         try:
             if self._agent is None:
                 line = shlex.join(self.python("experiment_manager.agent", "serve"))
-                self._agent = self._client.exec_command(line)
+                self._agent = client.exec_command(line)
             said, heard, errors = self._agent
             heard.channel.settimeout(timeout_s)
             said.write(json.dumps(words) + "\n")
@@ -196,13 +186,23 @@ class Machine:
                 why = errors.read().decode(errors="replace").strip().splitlines()[-1:] or ["it ended"]
                 raise EOFError(why[0])
         except (paramiko.SSHException, OSError, EOFError) as fault:
-            self.close()
-            raise RemoteError(f"{self.host.label}: agent {words[0]}: {str(fault) or type(fault).__name__}") from None
+            raise self._broken(f"agent {words[0]}", fault) from None
         except BaseException:
             self.close()  # interrupted between question and answer: the next question needs a dialogue of its own
             raise
         answer: dict[str, Any] = json.loads(text)
         return answer
+
+    def _connected(self) -> paramiko.SSHClient:
+        if self._client is None:
+            self.connect()
+        assert self._client is not None
+        return self._client
+
+    def _broken(self, what: str, fault: Exception) -> RemoteError:
+        """Drop the connection; the error that says so."""
+        self.close()
+        return RemoteError(f"{self.host.label}: {what}: {str(fault) or type(fault).__name__}")
 
     def stop(self, jobs: Sequence[Job], grace_s: float = 10.0) -> list[dict[str, Any]]:
         """End jobs of this machine and everything they started; nothing happens to those that have ended."""
@@ -248,12 +248,9 @@ class Machine:
         _persist(lambda: self._fetch(directory, into))
 
     def _fetch(self, directory: PurePosixPath, into: Path) -> None:
-        if self._client is None:
-            self.connect()
-        assert self._client is not None
-        line = f"tar -C {shlex.quote(str(directory))} -czf - ."
+        client, line = self._connected(), shlex.join(["tar", "-C", str(directory), "-czf", "-", "."])
         try:
-            _, output, errors = self._client.exec_command(line, timeout=60.0)
+            _, output, errors = client.exec_command(line, timeout=60.0)
             with tarfile.open(fileobj=output, mode="r|gz") as archive:
                 archive.extractall(into, filter="data")
             if output.channel.recv_exit_status():
@@ -261,8 +258,7 @@ class Machine:
         except (paramiko.SSHException, OSError, EOFError, tarfile.TarError) as fault:
             if isinstance(fault, OSError) and fault.errno in _LOCAL_FAULTS:
                 raise
-            self.close()
-            raise RemoteError(f"{self.host.label}: fetching {directory} broke off: {fault}") from None
+            raise self._broken(f"fetching {directory} broke off", fault) from None
 
 
 class Job:
