@@ -11,7 +11,10 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 
 from cli.terminal import make_console
-from moonjelly.errors import ConfigError, ZooError
+from moonjelly.errors import ConfigError
+from moonjelly.inference.protocol import ModelSource
+from moonjelly.models.definition import NetworkConfig
+from moonjelly.models.weights import decode_weights
 from moonjelly.profiles import Profile
 from moonjelly.repository import Zoo, load_zoo, zoo_names
 from moonjelly.training.store import Progress as TaskProgress
@@ -87,17 +90,15 @@ def show(
 @app.command()
 def verify(zoo: Annotated[str, typer.Argument(help="Name or directory.")]) -> None:
     """Read every definition, weights file and profile of a zoo, and build every network."""
-    from moonjelly.models.cfg import parse_cfg
-    from moonjelly.models.weights import decode_weights
+    from moonjelly.inference.frames import read_config  # NumPy and OpenCV; the other commands do without
 
     found = load_zoo(zoo)
     found.verify()
     for model in found.entries:
         source = found.source(model)
-        if source.architecture == "darknet":
-            config = parse_cfg(source.definition)
-            decode_weights(config, source.weights)
-            _check_sizes(found, model, config.stride, config.class_count)
+        configs = [read_config(variant, source) for variant in found.variants if variant.model == model]
+        if configs:
+            _build(configs[0], source)
     make_console().print(f"zoo '{found.name}' is whole: {len(found.variants)} variants, profiles of {_kinds(found)}")
 
 
@@ -123,12 +124,14 @@ def record(
     console.print(f"{count} frames of {source} as every variant of '{zoo}' sees them: {out}", soft_wrap=True)
 
 
-def _check_sizes(zoo: Zoo, model: str, stride: int, classes: int) -> None:
-    if classes != len(zoo.classes):
-        raise ZooError(f"model '{model}' tells {classes} classes apart, zoo '{zoo.name}' names {len(zoo.classes)}")
-    for variant in zoo.variants:
-        if variant.model == model and variant.input_size % stride:
-            raise ZooError(f"variant '{variant.name}' has input size {variant.input_size}; '{model}' needs {stride} n")
+def _build(config: NetworkConfig, source: ModelSource) -> None:
+    """Put a model's weights in their places."""
+    if source.architecture == "darknet":
+        decode_weights(config, source.weights)
+        return
+    from moonjelly.models.checkpoint import load_checkpoint  # torch, for checkpoints alone
+
+    load_checkpoint(config, source.weights)
 
 
 def _kinds(zoo: Zoo) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from cli.zoo import app as zoo_command
 from moonjelly.detection import postprocess
 from moonjelly.errors import ModelError
 from moonjelly.models.checkpoint import load_checkpoint
@@ -258,3 +260,41 @@ def test_a_checkpoint_that_is_no_checkpoint_is_refused(network: DarknetNetwork) 
     torch.save([torch.zeros(3)], file)
     with pytest.raises(ModelError, match="holds no state_dict"):
         load_checkpoint(network.config, file.getvalue())
+
+
+@pytest.mark.parametrize(
+    ("classes", "size", "drop", "words"),
+    [
+        (2, 64, 0, None),
+        (3, 64, 0, r"tells 2 classes apart, 3 are named"),
+        (2, 65, 0, r"input size 65 is no multiple of the stride"),
+        (2, 64, 1, r"the checkpoint ends before 'bias'"),
+    ],
+)
+def test_a_zoo_of_checkpoints_is_verified_to_the_last_tensor(
+    network: DarknetNetwork, tmp_path: Path, classes: int, size: int, drop: int, words: str | None
+) -> None:
+    (tmp_path / "mine.cfg").write_text(EVERYTHING)
+    (tmp_path / "mine.pth").write_bytes(renamed(network, drop=drop))
+    (tmp_path / "zoo.toml").write_text(
+        f"""format = 1
+name = "mine"
+classes = {["a", "b", "c"][:classes]}
+
+[models.mine]
+architecture = "pth"
+definition = "mine.cfg"
+weights = "mine.pth"
+
+[[variants]]
+name = "mine"
+model = "mine"
+input_size = {size}
+"""
+    )
+    command = ["verify", str(tmp_path)]
+    if words is None:
+        assert not zoo_command(command, standalone_mode=False)
+        return
+    with pytest.raises(ModelError, match=words):
+        zoo_command(command, standalone_mode=False)
