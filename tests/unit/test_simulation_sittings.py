@@ -87,7 +87,7 @@ def test_the_same_measurement_goes_on(tmp_path: Path, capsys: pytest.CaptureFixt
     assert list(read_rows(tmp_path / "found.csv", Found)) == found.rows == ROWS
     printed = capsys.readouterr().out
     assert "3 of 4 instances are there; going on with the others" in printed
-    assert "measured in 3 sittings (1 + 2 + 1 instances), which times are a mix of" in printed
+    assert "measured in 3 sittings (1 + 2 + 1 instances); each time is of its own sitting" in printed
 
 
 def test_a_file_that_was_cut_anywhere_is_gone_on_with(tmp_path: Path) -> None:

@@ -175,7 +175,9 @@ class Collection(Generic[Row]):
                 raise typer.Exit(INTERRUPTED_STATUS)
         shares = [str(sitting["measured"]) for sitting in self.sittings()]
         if len(shares) > 1:
-            console.print(f"measured in {len(shares)} sittings ({' + '.join(shares)} {noun}), which times are a mix of")
+            console.print(
+                f"measured in {len(shares)} sittings ({' + '.join(shares)} {noun}); each time is of its own sitting"
+            )
 
     def sittings(self) -> list[dict[str, Any]]:
         """How many each sitting has measured, and on what; in the order of the rows."""
