@@ -227,8 +227,9 @@ class ExecutorLink:
     each message costs a system call, and takes the processor from whoever reads the next frame.
 
     Args:
-        configure: for each life; ``arena_fd`` is filled in.
-        on_batch: with what the executor answers (batches, switches, troubles).
+        configure: for each life, with the arena's descriptor.
+        arena: where its frames lie.
+        on_message: with what the executor answers (batches, switches, speeds, troubles).
         on_up: when it is warm.
         on_down: when it has died: cause, and the slots of its running batch.
     """
