@@ -8,7 +8,7 @@ import functools
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,13 +74,19 @@ class Runner:
         """Runs without a valid result yet: what a resumed sweep still has to do.
 
         Raises:
-            MoonjellyError: a run was done under other conditions, so that the results could not be compared.
+            MoonjellyError: a run was done under other conditions, or of other devices, traces or seeds under the same
+                name, so that its result would stand for something else.
         """
-        wanted = conditions(self.sweep)
         for run in runs:
-            there = self._record(run).get("conditions", wanted)
+            told = self._record(run)
+            if not told:
+                continue
+            there = {**told["conditions"], **_particulars(told)}
+            wanted = {**conditions(self.sweep), **_particulars(dataclasses.asdict(run))}
             other = [
-                f"{key} = {there.get(key)} there, {wanted[key]} here" for key in wanted if there.get(key) != wanted[key]
+                f"{key} = {there.get(key)} there, {value} here"
+                for key, value in wanted.items()
+                if there.get(key) != value
             ]
             if other:
                 raise MoonjellyError(f"{self.out / run.name} was run with {other[0]}; name another --out")
@@ -146,3 +152,9 @@ class Runner:
         beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
         beside.replace(directory / ATTEMPT_FILE)
         return verdict
+
+
+def _particulars(run: Mapping[str, Any]) -> dict[str, Any]:
+    """What decides a run's result beside its sweep's conditions, and need not show in its name."""
+    goals = ", ".join(f"{device['slo_ms']:g} ms at {device['fps']:g} fps" for device in run["devices"])
+    return {"seed": run["seed"], "trace": run["trace"], "source": run["source"], "devices": goals}

@@ -22,7 +22,7 @@ from experiment_manager.checks import Wanted
 from experiment_manager.hosts import Host, Hosts
 from experiment_manager.runner import Runner
 from experiment_manager.stage import judge
-from experiment_manager.sweep import Sweep, conditions, expand
+from experiment_manager.sweep import Device, Sweep, conditions, expand
 from experiment_manager.table import collect_table
 from moonjelly.errors import MoonjellyError, SchemaError
 from moonjelly.summary import PlanFigures
@@ -124,6 +124,28 @@ def test_finished_runs_are_not_repeated_and_conditions_are_not_mixed(tmp_path: P
     assert runner(tmp_path, sweep).pending((first, second)) == [second]
     with pytest.raises(MoonjellyError, match=r"seconds = 60\.0 there, 10\.0 here; name another --out"):
         runner(tmp_path, sweep.model_copy(update={"seconds": 10.0})).pending((first, second))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 7}, "seed = 0 there, 7 here"),
+        ({"trace": "b/street.txt"}, "trace = a/street.txt there, b/street.txt here"),
+        ({"devices": (Device(0, 75.0, 24.0),)}, "devices = 75 ms at 15 fps there, 75 ms at 24 fps here"),
+    ],
+)
+def test_a_result_does_not_stand_for_another_run_of_its_name(
+    tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
+    sweep = Sweep(clients=(1,), slo_ms=(75.0,), fps=(15.0,), traces=("a/street.txt",), repetitions=1)
+    (run,) = expand(sweep)
+    (tmp_path / run.name).mkdir(parents=True)
+    record = {**dataclasses.asdict(run), "conditions": conditions(sweep), "state": "done", "reason": ""}
+    (tmp_path / run.name / "run.json").write_text(json.dumps(record))
+    moved = Device(0, 75.0, 15.0, machine="another")
+    assert runner(tmp_path, sweep).pending((dataclasses.replace(run, devices=(moved,)),)) == []
+    with pytest.raises(MoonjellyError, match=f"{words}; name another --out"):
+        runner(tmp_path, sweep).pending((dataclasses.replace(run, **changes),))
 
 
 def test_a_torn_record_is_a_run_to_do(tmp_path: Path) -> None:

@@ -41,20 +41,20 @@ class StatusReader:
                 self.latest[child.name] = json.loads(lines[-1])
 
 
-def table(title: str, latest: dict[str, dict[str, Any]], slos: dict[str, tuple[float, float]]) -> Table:
+def table(title: str, latest: dict[str, dict[str, Any]], goals: dict[str, tuple[float, float]]) -> Table:
     """One row per client: bandwidth, variant, frame rate, p99 and misses so far.
 
     Args:
         title: above the table.
         latest: client name to its newest status line.
-        slos: client name to (SLO in ms, frames per second).
+        goals: client name to (SLO in ms, frames per second).
     """
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False)
     for column, width in _COLUMNS.items():
         justify: Literal["left", "right"] = "left" if column in ("client", "variant", "how") else "right"
         whole = column not in ("variant", "how")
         made.add_column(column, justify=justify, no_wrap=whole, overflow="ellipsis", min_width=width)
-    for name, (slo_ms, fps) in slos.items():
+    for name, (slo_ms, fps) in goals.items():
         status = latest.get(name)
         if status is None:
             made.add_row(name, f"{slo_ms:g}", f"{fps:g}", *["-"] * 7)
