@@ -29,25 +29,38 @@ _PARENT = "For a program that starts clients: descriptors"
 _STRATEGIES = ", ".join(strategy.value for strategy in BufferStrategy)
 
 
+def _told(text: str, name: str) -> str:
+    """The help of an option with the default of its field: the option has none, so that file and environment count."""
+    value = ClientOptions.model_fields[name].default
+    shown = ",".join(f"{one:g}" for one in value) if isinstance(value, tuple) else value
+    return f"{text}; default: {getattr(shown, 'value', shown)}"
+
+
 @app.command(help="Stream a camera, a video or the synthetic scene to a server, with deadlines.")
 def client(  # noqa: D103 - typer shows the help above
-    server: Annotated[str | None, typer.Option(help="HOST:PORT")] = None,
+    server: Annotated[str | None, typer.Option(help=_told("HOST:PORT", "server"))] = None,
     source: Annotated[
         str | None,
-        typer.Option(help="video file, folder or .txt list of pictures, rtsp://... or /dev/videoN, synthetic[:SEED]"),
+        typer.Option(
+            help=_told(
+                "video file, folder or .txt list of pictures, rtsp://... or /dev/videoN, synthetic[:SEED]", "source"
+            ),
+        ),
     ] = None,
-    clients: Annotated[int | None, typer.Option(help="how many, each its own process")] = None,
-    slo_ms: Annotated[str | None, typer.Option(help="deadline, capture to result; several: 75,100")] = None,
+    clients: Annotated[int | None, typer.Option(help=_told("how many, each its own process", "clients"))] = None,
+    slo_ms: Annotated[
+        str | None, typer.Option(help=_told("deadline, capture to result; several: 75,100", "slo_ms"))
+    ] = None,
     fps: Annotated[str | None, typer.Option(help="nominal rate; several: 15,24; default: the source's")] = None,
     seconds: Annotated[float | None, typer.Option(help="how long; default: until stopped")] = None,
-    loop: Annotated[bool | None, typer.Option(help="show a recording again when it ends")] = None,
+    loop: Annotated[bool | None, typer.Option(help="show a recording again when it ends; default: loop")] = None,
     group: Annotated[str | None, typer.Option(help="model group")] = None,
     name: Annotated[str | None, typer.Option(help="shown by the server")] = None,
     client_id: Annotated[int | None, typer.Option(help="of the first client, in logs")] = None,
-    seed: Annotated[int | None, typer.Option(help="of the synthetic scene and of the phase")] = None,
-    out: Annotated[Path | None, typer.Option(help="where logs go")] = None,
+    seed: Annotated[int | None, typer.Option(help=_told("of the synthetic scene and of the phase", "seed"))] = None,
+    out: Annotated[Path | None, typer.Option(help=_told("where logs go", "out"))] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with these options")] = None,
-    buffer: Annotated[str | None, typer.Option(help=f"for live sources: {_STRATEGIES}")] = None,
+    buffer: Annotated[str | None, typer.Option(help=_told(f"for live sources: {_STRATEGIES}", "buffer"))] = None,
     pre_encoded: Annotated[
         int | None,
         typer.Option(help="use this many frames of a recording, each encoded once", rich_help_panel=_MEASUREMENTS),
@@ -61,10 +74,15 @@ def client(  # noqa: D103 - typer shows the help above
         Path | None, typer.Option(help="PEM file, for TLS", rich_help_panel=_CONNECTION)
     ] = None,
     register_timeout_s: Annotated[
-        float | None, typer.Option(help="for the first registration", rich_help_panel=_CONNECTION)
+        float | None,
+        typer.Option(help=_told("for the first registration", "register_timeout_s"), rich_help_panel=_CONNECTION),
     ] = None,
     reconnect_s: Annotated[
-        float | None, typer.Option(help="how long a lost server is tried again", rich_help_panel=_CONNECTION)
+        float | None,
+        typer.Option(
+            help=_told("how long a lost server is tried again", "reconnect_s"),
+            rich_help_panel=_CONNECTION,
+        ),
     ] = None,
     ready_fd: Annotated[
         int | None, typer.Option(help="takes a JSON line when registered", rich_help_panel=_PARENT)
