@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cli.terminal import make_console
@@ -29,7 +29,10 @@ _COLUMNS = (
     BarColumn(),
     TextColumn("{task.percentage:>3.0f} %"),
     TimeElapsedColumn(),
+    TimeRemainingColumn(),
 )
+SPEED_WINDOW_S = 120.0
+"""The time left is told from the speed of so long: a large model reports every quarter of a minute."""
 
 
 @app.command()
@@ -50,10 +53,19 @@ def train(
     from moonjelly.training.zoo import variant_name
 
     console = make_console()
-    with _Display(console) as display:
-        chosen = train_zoo(out, seed=seed, quick=quick, jobs=jobs, report=display.show)
-    if profile:
-        _profile(console, out, quick)
+    try:
+        with _Display(console) as display:
+            chosen = train_zoo(
+                out,
+                seed=seed,
+                quick=quick,
+                jobs=jobs,
+                report=display.show,
+                profile=lambda: _profile(display, out, quick) if profile else None,
+            )
+    except KeyboardInterrupt:
+        console.print(f"stopped; what is done stays in {out}: the same command goes on from there", soft_wrap=True)
+        raise
     table = Table(title=f"{out}: {len(chosen)} variants", title_justify="left")
     for heading in ("variant", "input", "million multiply-adds", "AP50", "AP", "F1"):
         table.add_column(heading, justify="left" if heading == "variant" else "right")
@@ -149,10 +161,11 @@ def _variants(zoo: Zoo, profile: Profile | None) -> Table:
     return table
 
 
-def _profile(console: Console, zoo: Path, quick: bool) -> None:
+def _profile(display: _Display, zoo: Path, quick: bool) -> None:
     from server.profiler import ProfilerOptions, run_profile
 
-    console.print("measuring latencies on this machine", soft_wrap=True)
+    if load_zoo(str(zoo)).kinds():
+        return
     options = ProfilerOptions(
         zoo=str(zoo),
         out=zoo,
@@ -163,7 +176,8 @@ def _profile(console: Console, zoo: Path, quick: bool) -> None:
         clock="cpu",
         accuracy=zoo / "accuracy.txt",
     )
-    run_profile(options, lambda progress: None, lambda: False)
+    doing = "measuring latencies"
+    run_profile(options, lambda at: display.show(doing, TaskProgress(doing, round(at.done), round(at.total))))
 
 
 class _Display:
@@ -171,7 +185,8 @@ class _Display:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._bars = Progress(*_COLUMNS, console=console, disable=not console.is_terminal)
+        hidden = not console.is_terminal
+        self._bars = Progress(*_COLUMNS, console=console, disable=hidden, speed_estimate_period=SPEED_WINDOW_S)
         self._tasks: dict[str, TaskID] = {}
         self._quarters: dict[str, int] = {}
 

@@ -14,6 +14,7 @@ from moonjelly.detection import match, postprocess
 from moonjelly.errors import MoonjellyError, ZooError
 from moonjelly.inference import FrameInput, make_executor
 from moonjelly.inference.preprocess import decode
+from moonjelly.models.block import TensorBlock
 from moonjelly.models.cfg import parse_cfg
 from moonjelly.models.darknet import random_network, save_weights
 from moonjelly.models.loss import Targets, complete_iou, detection_loss
@@ -132,6 +133,27 @@ def test_an_interruption_changes_nothing() -> None:
     assert save_weights(second.averaged()) == save_weights(straight.averaged())
 
 
+def test_a_step_moves_every_tensor_and_its_average() -> None:
+    learner = trainer(8)
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    learner.train_step(*draw_batch(SAMPLES, 3, 0, 2, (128,)))
+    after, averaged = learner.network.state_dict(), learner.averaged().state_dict()
+    assert after.keys() == averaged.keys() == before.keys()
+    for name, value in before.items():
+        assert not torch.equal(after[name], value), name
+        assert not torch.equal(averaged[name], value), name
+
+
+def test_tensors_lie_aligned_in_one_block() -> None:
+    tensors = {"a": torch.arange(6.0).view(2, 3), "b": torch.tensor(7.0), "c": torch.full((17,), 8.0)}
+    block = TensorBlock(tensors)
+    assert len(block.values) == 16 + 16 + 32
+    assert all(torch.equal(value, tensors[name]) for name, value in block.items())
+    block.values.add_(1.0)
+    assert all(torch.equal(value, tensors[name] + 1.0) for name, value in block.items())
+    assert all(value.data_ptr() % 64 == block.values.data_ptr() % 64 for _, value in block.items())
+
+
 def test_another_networks_state_is_refused() -> None:
     small = parse_cfg(definition(ARCHITECTURES[1], 128))
     other = DetectorTrainer(random_network(small, torch.Generator().manual_seed(0)), TrainOptions(steps=8))
@@ -166,8 +188,17 @@ def test_a_quick_zoo_is_trained_stopped_resumed_and_serves(tmp_path: Path) -> No
     with pytest.raises(ZooError, match=r"holds another training \(seed 0, quick True\)"):
         train_zoo(out, quick=True, seed=1)
     again: list[str] = []
-    chosen = train_zoo(out, quick=True, report=lambda name, _: again.append(name))
+
+    def stop_while_profiling() -> None:
+        assert load_zoo(out).variants
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_zoo(out, quick=True, report=lambda name, _: again.append(name), profile=stop_while_profiling)
     assert not any(name.startswith("pictures") for name in again)
+    again.clear()
+    chosen = train_zoo(out, quick=True, report=lambda name, _: again.append(name))
+    assert not again
     zoo = load_zoo(out)
     zoo.verify()
     assert zoo.classes == CLASSES

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -71,6 +72,9 @@ def test_a_folder_belongs_to_one_training(tmp_path: Path) -> None:
     folder.claim(plan)
     with pytest.raises(ZooError, match=r"holds another training \(seed 0, quick True\); choose another --out"):
         folder.claim(make_plan(quick_recipe(4), 4, True))
+    (folder.directory / "plan.json").write_bytes(msgspec.json.encode(msgspec.structs.replace(plan, format=1)))
+    with pytest.raises(ZooError, match=r"what another version has begun \(format 1, not 2\); choose another --out"):
+        folder.claim(plan)
     (folder.directory / "plan.json").write_text("{")
     with pytest.raises(ZooError, match="is not readable"):
         folder.claim(plan)

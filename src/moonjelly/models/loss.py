@@ -13,6 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -86,10 +87,11 @@ def detection_loss(heads: Sequence[Yolo], raw: Sequence[Tensor], targets: Target
     """
     asked = (~targets.ignored).nonzero()[:, 0]
     scale = max(_input_side(head, values) for head, values in zip(heads, raw, strict=True))
+    fits = _fitting_anchors(heads, targets.boxes[asked, 2:] * scale)
     box = objectness = classes = raw[0].new_zeros(())
     answering = 0
-    for number, (head, values) in enumerate(zip(heads, raw, strict=True)):
-        answers = _answers(heads, number, values, targets, asked, scale)
+    for head, fit, values in zip(heads, fits, raw, strict=True):
+        answers = _answers(fit, values, targets, asked)
         wanted = torch.zeros_like(values[..., 4])
         weight = _attention(values, targets)
         if len(answers.target):
@@ -140,11 +142,8 @@ def _input_side(head: Yolo, values: Tensor) -> int:
     return head.stride * values.shape[2]
 
 
-def _answers(
-    heads: Sequence[Yolo], number: int, values: Tensor, targets: Targets, asked: Tensor, scale: int
-) -> _Answers:
+def _answers(fits: Tensor, values: Tensor, targets: Targets, asked: Tensor) -> _Answers:
     boxes = targets.boxes[asked]
-    fits = _fitting_anchors(heads, number, boxes[:, 2:] * scale)
     chosen, anchor = fits.nonzero(as_tuple=True)
     cells = boxes[chosen, :2] * torch.tensor([values.shape[3], values.shape[2]], dtype=boxes.dtype)
     own = cells.floor()
@@ -164,17 +163,15 @@ def _answers(
     )
 
 
-def _fitting_anchors(heads: Sequence[Yolo], number: int, sides: Tensor) -> Tensor:
-    """``(n, a)``: which anchors of head ``number`` answer for boxes of ``sides`` pixels; each box has at least one."""
-    counts = [len(head.anchors) for head in heads]
+def _fitting_anchors(heads: Sequence[Yolo], sides: Tensor) -> tuple[Tensor, ...]:
+    """``(n, a)`` per head: which of its anchors answer for boxes of ``sides`` pixels; each box has at least one."""
     anchors = torch.tensor([anchor for head in heads for anchor in head.anchors], dtype=sides.dtype)
     ratio = sides[:, None, :] / anchors[None]
     worst = torch.maximum(ratio, 1.0 / ratio.clamp(min=1e-9)).amax(dim=2)
     fits = worst < SIDE_RATIO
     if len(sides):
         fits[torch.arange(len(sides)), worst.argmin(dim=1)] = True
-    first = sum(counts[:number])
-    return fits[:, first : first + counts[number]]
+    return torch.split(fits, [len(head.anchors) for head in heads], dim=1)
 
 
 def _decode(head: Yolo, chosen: Tensor, answers: _Answers, grid: torch.Size, scale: int) -> Tensor:
@@ -187,11 +184,11 @@ def _decode(head: Yolo, chosen: Tensor, answers: _Answers, grid: torch.Size, sca
 
 def _attention(values: Tensor, targets: Targets) -> Tensor:
     """1 where objectness is judged, 0 within ignored boxes."""
-    weight = torch.ones_like(values[..., 4])
+    weight = np.ones(values.shape[:4], np.float32)
     rows, columns = values.shape[2:4]
     pictures, boxes = targets.pictures[targets.ignored], targets.boxes[targets.ignored]
     edges = torch.tensor([columns, rows, columns, rows], dtype=boxes.dtype)
     corners = torch.cat((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2), dim=1) * edges
     for picture, (left, top, right, bottom) in zip(pictures.tolist(), corners.tolist(), strict=True):
         weight[picture, :, int(max(0.0, top)) : math.ceil(bottom), int(max(0.0, left)) : math.ceil(right)] = 0.0
-    return weight
+    return torch.from_numpy(weight)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from moonjelly.errors import ModelError
+from moonjelly.models.block import TensorBlock
 from moonjelly.models.darknet import DarknetNetwork
 from moonjelly.models.loss import LossTerms, Targets, detection_loss
 
@@ -56,11 +57,24 @@ class DetectorTrainer:
         self.network = network.train()
         self.options = options
         self.step = 0
-        kernels = [value for value in network.parameters() if value.ndim > 1]
-        others = [value for value in network.parameters() if value.ndim <= 1]
-        groups = [{"params": kernels, "weight_decay": options.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        parameters, saved = dict(network.named_parameters()), network.state_dict().keys()
+        kernels = {name: value for name, value in parameters.items() if value.ndim > 1}
+        others = {name: value for name, value in parameters.items() if value.ndim <= 1}
+        statistics = {
+            name: value for name, value in network.named_buffers() if name in saved and value.is_floating_point()
+        }
+        self._values = [_moved(tensors) for tensors in (kernels, others, statistics)]
+        self._average = [TensorBlock(dict(block.items())) for block in self._values]
+        self._gradients = [_gradients(tensors) for tensors in (kernels, others)]
+        self._gradient_parts = [value.grad for value in parameters.values() if value.grad is not None]
+        self._trained = [nn.Parameter(block.values) for block in self._values[:2]]
+        for block, gradients in zip(self._trained, self._gradients, strict=True):
+            block.grad = gradients.values
+        groups = [
+            {"params": [block], "weight_decay": decay}
+            for block, decay in zip(self._trained, (options.weight_decay, 0.0), strict=True)
+        ]
         self._optimiser = torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.99), eps=1e-8)
-        self._average = {name: value.detach().clone() for name, value in network.state_dict().items()}
 
     def train_step(self, images: Tensor, targets: Targets) -> LossTerms:
         """Learn from one batch.
@@ -74,12 +88,14 @@ class DetectorTrainer:
         """
         for group in self._optimiser.param_groups:
             group["lr"] = self.options.learning_rate * rate_share(self.step, self.options.steps)
-        self._optimiser.zero_grad(set_to_none=True)
+        for gradients in self._gradients:
+            gradients.values.zero_()
         terms = detection_loss(self.network.config.heads, self.network.heads(images), targets)
         if not math.isfinite(float(terms.total.detach())):
             raise ModelError(f"training diverged at step {self.step}: the loss is {float(terms.total.detach())}")
         terms.total.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), MAX_GRADIENT_NORM)
+        norm = nn.utils.get_total_norm(self._gradient_parts)
+        nn.utils.clip_grads_with_norm_(self._trained, MAX_GRADIENT_NORM, norm)
         self._optimiser.step()
         self.step += 1
         self._follow()
@@ -88,13 +104,13 @@ class DetectorTrainer:
     def averaged(self) -> DarknetNetwork:
         """A copy of the network with the averaged weights, in evaluation mode."""
         copy = DarknetNetwork(self.network.config, self._epsilon())
-        copy.load_state_dict(self._average)
+        copy.load_state_dict({**self.network.state_dict(), **self._averages()})
         return copy.eval()
 
     def save(self) -> bytes:
         """The whole state, as an uncompressed ``.npz`` file without pickled objects."""
         arrays = {"step": np.asarray(self.step)}
-        for prefix, tensors in (("network", self.network.state_dict()), ("average", self._average)):
+        for prefix, tensors in (("network", self.network.state_dict()), ("average", self._averages())):
             arrays.update({f"{prefix}/{name}": value.detach().numpy() for name, value in tensors.items()})
         for number, state in self._optimiser.state_dict()["state"].items():
             arrays.update({f"optimiser/{number}/{name}": value.numpy() for name, value in state.items()})
@@ -112,7 +128,9 @@ class DetectorTrainer:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 arrays = dict(file)
             self.network.load_state_dict(_part(arrays, "network"))
-            self._average = _part(arrays, "average")
+            average = _part(arrays, "average")
+            for name, kept in self._averages().items():
+                kept.copy_(average[name])
             state: dict[int, dict[str, Tensor]] = {}
             for name, value in _part(arrays, "optimiser").items():
                 number, _, field = name.partition("/")
@@ -124,13 +142,11 @@ class DetectorTrainer:
 
     def _follow(self) -> None:
         decay = min(self.options.average, (1.0 + self.step) / (10.0 + self.step))
-        with torch.no_grad():
-            for name, value in self.network.state_dict().items():
-                kept = self._average[name]
-                if value.dtype.is_floating_point:
-                    kept.lerp_(value, 1.0 - decay)
-                else:
-                    kept.copy_(value)
+        for kept, block in zip(self._average, self._values, strict=True):
+            kept.values.lerp_(block.values, 1.0 - decay)
+
+    def _averages(self) -> dict[str, Tensor]:
+        return {name: value for block in self._average for name, value in block.items()}
 
     def _epsilon(self) -> float:
         norms = [block.norm.eps for block in self.network.blocks() if block.norm is not None]
@@ -144,6 +160,20 @@ def rate_share(step: int, steps: int) -> float:
         return (step + 1) / rise
     done = min(1.0, (step - rise) / max(1.0, steps - rise))
     return LAST_RATE + (1.0 - LAST_RATE) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+def _moved(tensors: Mapping[str, Tensor]) -> TensorBlock:
+    block = TensorBlock(tensors)
+    for name, value in block.items():
+        tensors[name].data = value
+    return block
+
+
+def _gradients(parameters: Mapping[str, Tensor]) -> TensorBlock:
+    block = TensorBlock({name: torch.zeros_like(value) for name, value in parameters.items()})
+    for name, value in block.items():
+        parameters[name].grad = value
+    return block
 
 
 def _part(arrays: Mapping[str, NDArray[np.generic]], prefix: str) -> dict[str, Tensor]:

@@ -25,6 +25,7 @@ SMOOTHED = 0.75
 """Share of the samples that are shrunk by averaging, as our client does; the others by interpolation alone."""
 RECOLOURED = 0.6
 """Share of the samples whose brightness and tint are changed."""
+LEVELS = np.tile(np.arange(256, dtype=np.float32) / np.float32(255.0), (3, 1))
 
 
 def draw_batch(
@@ -37,23 +38,27 @@ def draw_batch(
     """
     size = sizes[int(np.random.default_rng((seed, 1, step)).integers(len(sizes)))]
     varied = [_vary(samples, np.random.default_rng((seed, 2, step, number)), size) for number in range(batch)]
-    images = torch.from_numpy(np.stack([picture for picture, _, _, _ in varied]))
-    pictures = np.repeat(np.arange(batch), [len(classes) for _, _, classes, _ in varied])
-    corners = np.concatenate([boxes for _, boxes, _, _ in varied])
+    images = np.empty((batch, 3, size, size), np.float32)
+    for image, (picture, levels, _, _, _) in zip(images, varied, strict=True):
+        for plane, channel, level in zip(image, cv2.split(picture), levels, strict=True):
+            cv2.LUT(channel, level, plane)
+    pictures = np.repeat(np.arange(batch), [len(classes) for _, _, _, classes, _ in varied])
+    corners = np.concatenate([boxes for _, _, boxes, _, _ in varied])
     boxes = np.concatenate([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1)
     targets = Targets(
         pictures=torch.from_numpy(pictures.astype(np.int64)),
-        classes=torch.from_numpy(np.concatenate([classes for _, _, classes, _ in varied]).astype(np.int64)),
+        classes=torch.from_numpy(np.concatenate([classes for _, _, _, classes, _ in varied]).astype(np.int64)),
         boxes=torch.from_numpy(boxes.astype(np.float32)),
-        ignored=torch.from_numpy(np.concatenate([ignored for _, _, _, ignored in varied])),
+        ignored=torch.from_numpy(np.concatenate([ignored for _, _, _, _, ignored in varied])),
     )
-    return images.permute(0, 3, 1, 2).contiguous().float().div_(255.0), targets
+    return torch.from_numpy(images), targets
 
 
 def _vary(
     samples: Sequence[Sample], random: np.random.Generator, size: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
-    """A sample mirrored, cropped and recoloured by chance, as ``(size, size, 3)`` with its boxes."""
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.int32], NDArray[np.bool_]]:
+    """A sample mirrored and cropped by chance, as ``(size, size, 3)``; what its 256 levels become in each of the three
+    channels, recoloured by chance; and its boxes."""
     sample = samples[int(random.integers(len(samples)))]
     picture = simplejpeg.decode_jpeg(sample.jpeg, "RGB", min_height=size, min_width=size, min_factor=2)
     boxes, classes, ignored = sample.boxes, sample.classes, sample.ignored
@@ -64,12 +69,18 @@ def _vary(
     how = cv2.INTER_AREA if random.random() < SMOOTHED else cv2.INTER_LINEAR
     picture = np.asarray(cv2.resize(picture, (size, size), interpolation=how), np.uint8)
     if random.random() < 0.5:
-        picture, boxes = picture[:, ::-1], boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (1, 0, 1, 0)
-    if random.random() < RECOLOURED:
-        gain = random.uniform(0.75, 1.3) * random.uniform(0.93, 1.07, 3)
-        levels = np.clip(np.arange(256)[:, None] * gain + random.uniform(-12.0, 12.0), 0, 255).astype(np.uint8)
-        picture = np.stack([levels[picture[:, :, channel], channel] for channel in range(3)], axis=2)
-    return np.ascontiguousarray(picture), boxes.astype(np.float32), classes, ignored
+        picture = np.asarray(cv2.flip(picture, 1), np.uint8)
+        boxes = boxes[:, [2, 1, 0, 3]] * (-1, 1, -1, 1) + (1, 0, 1, 0)
+    return picture, _levels(random), boxes.astype(np.float32), classes, ignored
+
+
+def _levels(random: np.random.Generator) -> NDArray[np.float32]:
+    """``(3, 256)``: the level in [0, 1] that each level of each channel becomes."""
+    if random.random() >= RECOLOURED:
+        return LEVELS
+    gain = random.uniform(0.75, 1.3) * random.uniform(0.93, 1.07, 3)
+    levels = np.arange(256) * gain[:, None] + random.uniform(-12.0, 12.0)
+    return np.take(LEVELS[0], np.clip(levels, 0, 255).astype(np.uint8))
 
 
 def _crop(

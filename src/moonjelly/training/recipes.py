@@ -52,7 +52,7 @@ class Recipe:
 
 
 def full_recipe(seed: int) -> Recipe:
-    """The recipe of the shipped zoo: about 35 minutes of one core in all."""
+    """The recipe of the shipped zoo: about half an hour of one core in all."""
     nano, small, medium, large = ARCHITECTURES
     return Recipe(
         models=(

@@ -20,7 +20,8 @@ from moonjelly.training.architectures import definition
 from moonjelly.training.recipes import Recipe
 from moonjelly.training.samples import Sample
 
-FORMAT = 1
+FORMAT = 2
+"""Of the files; a training that was begun in another format is not gone on with."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -89,6 +90,11 @@ class TrainingFolder:
                 found = msgspec.json.decode(file.read_bytes(), type=Plan)
             except msgspec.MsgspecError as fault:
                 raise ZooError(f"{file} is not readable ({fault}); delete {self.directory} to start anew") from fault
+            if found.format != plan.format:
+                raise ZooError(
+                    f"{self.directory} holds what another version has begun (format {found.format}, not "
+                    f"{plan.format}); choose another --out, or delete that folder to start anew"
+                )
             if found != plan:
                 raise ZooError(
                     f"{self.directory} holds another training (seed {found.seed}, quick {found.quick}); "

@@ -77,13 +77,20 @@ def begin_training(out: Path, *, seed: int = 0, quick: bool = False) -> ZooTrain
 
 
 def finish_training(training: ZooTraining) -> tuple[Measured, ...]:
-    """Write the zoo once all tasks are done, and take away what was unfinished; the variants in the zoo's order."""
+    """Write the zoo once all tasks are done; the variants in the zoo's order.
+
+    Until :func:`close_training` the same training still goes on from here: what it did last is done again.
+    """
     recipe, folder = training.recipe, training.folder
     measured = [one for model in recipe.models for one in folder.read_measured(model.architecture.name)]
     chosen = front(measured)
     _write_zoo(training, chosen)
-    shutil.rmtree(folder.directory)
     return chosen
+
+
+def close_training(training: ZooTraining) -> None:
+    """Take away what was kept for going on: the zoo is finished."""
+    shutil.rmtree(training.folder.directory)
 
 
 def front(measured: Sequence[Measured]) -> tuple[Measured, ...]:
