@@ -167,11 +167,13 @@ def _check_machine(machine: Machine, host: Host, role: str, wanted: Wanted) -> F
         "congestion control": found["congestion"],
         "clock offset ms": f"{1000 * offset_s:+.1f} ± {1000 * bound_s:.1f}",
     }
-    problems = [*_judge(found, host), *(_judge_client(found, host, wanted) if role == "client" else ())]
-    if role == "client" and not problems and wanted.shaping != "none":
-        problems += [fault for trace in wanted.traces if (fault := _trace_fault(machine, trace))]
-    if role == "server" and not problems and wanted.zoo:
-        problems += _serving_faults(machine, wanted)
+    missing = _judge(found, host)
+    problems = [*missing, *(_judge_client(found, host, wanted) if role == "client" else ())]
+    if not missing:  # else what its clone says is not to be trusted
+        if role == "client" and wanted.shaping != "none":
+            problems += [fault for trace in wanted.traces if (fault := _trace_fault(machine, trace))]
+        if role == "server" and wanted.zoo:
+            problems += _serving_faults(machine, wanted)
     warnings = _warn_client(found, wanted) if role == "client" else []
     return Finding(host.label, role, facts, tuple(problems), tuple(warnings))
 

@@ -8,9 +8,9 @@ allowed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -86,11 +86,28 @@ def _of_environment(options: type[Options], environment: Mapping[str, str], pref
 
 def _explain(options: type[Options], fault: ValidationError) -> str:
     first = fault.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
+    # A member of a union stands in the place by the name of its class, which no user knows.
+    key = ".".join(str(part) for part in first["loc"] if not str(part).startswith("_"))
     if first["type"] == "extra_forbidden":
-        known = f"; known keys: {', '.join(sorted(options.model_fields))}" if len(first["loc"]) == 1 else ""
-        return f"unknown key '{key}'{known}"
+        return f"unknown key '{key}'; known keys: {', '.join(_keys_beside(options, first['loc']))}"
     if first["type"] == "missing":
         return f"key '{key}' is missing"
     message = first["msg"].removeprefix("Value error, ")
     return f"'{key}' = {first['input']!r}: {message}" if key else message  # without a key: keys that do not go together
+
+
+def _keys_beside(options: type[Options], place: Sequence[int | str]) -> list[str]:
+    """The keys that may stand where ``place`` names an unknown one: of ``options`` or of what is nested in it."""
+    models = [options]
+    for part in place[:-1]:
+        if chosen := [model for model in models if model.__name__ == part]:  # of a union
+            models = chosen
+        elif fields := [model.model_fields[str(part)] for model in models if part in model.model_fields]:
+            models = [model for field in fields for model in _models_in(field.annotation)]
+    return sorted({key for model in models for key in model.model_fields})
+
+
+def _models_in(annotation: Any) -> list[type[Options]]:
+    if parts := get_args(annotation):
+        return [model for part in parts for model in _models_in(part)]
+    return [annotation] if isinstance(annotation, type) and issubclass(annotation, Options) else []

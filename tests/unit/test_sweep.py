@@ -122,7 +122,7 @@ def test_a_hosts_file(tmp_path: Path) -> None:
     [
         ('host = "10.0.0.1"', "server.host"),
         ("[[clients]]", "clients"),
-        ('name = "left"', r"unknown key 'clients\.0\.nme'"),
+        ('name = "left"', r"unknown key 'clients\.0\.nme'; known keys: host, interface, name, port"),
     ],
 )
 def test_a_faulty_hosts_file_names_the_key(tmp_path: Path, change: str, said: str) -> None:

@@ -162,7 +162,16 @@ def test_a_model_may_come_from_a_repository(folder: Path) -> None:
         ('name = "large-96"', 'name = "small-96"', r"variant 'small-96' is there twice"),
         ('model = "large"', 'model = "lrage"', r"names the model 'lrage'; \[models\] has small, large"),
         ("input_size = 96", "input_size = 0", r"input_size.* = 0"),
-        ("input_size = 96", "input_size = 96\ndepth = 3", r"unknown key"),
+        (
+            "input_size = 96",
+            "input_size = 96\ndepth = 3",
+            r"unknown key '.*depth'; known keys: input_size, model, name",
+        ),
+        (
+            'architecture = "pth"',
+            'architecture = "pth"\ndepth = 3',
+            r"'models\.large\.depth'; known keys: architecture,",
+        ),
         ('precision = "fp16"', 'precision = "int4"', r"precision.* = 'int4'"),
         ('classes = ["car", "bus"]', "classes = []", r"classes is empty"),
         ('classes = ["car", "bus"]', 'classes = "absent.names"', r"list of class names is missing.*absent\.names"),
