@@ -43,7 +43,7 @@ class ComparisonOptions:
         instances: per size.
         seed: instance ``i`` of a size is drawn from ``(seed, devices, clients, i)``.
         solver: of the optimum: ``auto``, ``cplex`` or ``highs``.
-        time_limit_s: of the solver, per instance.
+        time_limit_s: of each program of the solver and of the proof that follows, per instance.
         profile: of the devices; ``None``: Jellyfish's formula.
     """
 
@@ -140,7 +140,7 @@ def _measure(
     rng = np.random.default_rng([options.seed, size.devices, size.clients, instance])
     problem = random_problem(rng, devices=size.devices, clients=size.clients, profile=options.profile)
     started_ns = cpu_clock.now_ns()
-    best = solve(problem, solver=options.solver, time_limit_s=options.time_limit_s)
+    best = solve(problem, solver=options.solver, time_limit_s=options.time_limit_s, clock=cpu_clock)
     solver_ms = (cpu_clock.now_ns() - started_ns) / NS_PER_MS
     rows = []
     for name, policy in policies.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from moonjelly.errors import SolverError
-from moonjelly.planning import Client, Problem, check, create_policy, exact
+from moonjelly.planning import Client, Device, Problem, check, create_policy, exact
 from moonjelly.planning.instances import random_problem
 from moonjelly.planning.solvers import cplex
 from tests.support.planning import best_by_brute_force, client, problem
@@ -58,6 +59,54 @@ def test_the_optimum_is_what_brute_force_finds(seed: int) -> None:
     assert solution.bound >= accuracy - 1e-9
     if solution.proven:
         assert solution.accuracy == pytest.approx(accuracy)
+
+
+def few(seed: int, devices: list[Device]) -> Problem:
+    """So few clients that every plan can be tried."""
+    rng = np.random.default_rng(seed)
+    clients = [
+        Client(index, float(rng.choice([20.0, 30.0, 50.0])), 100.0, tuple(sorted(rng.uniform(20, 60, 3))[::-1]))
+        for index in range(5)
+    ]
+    return problem(clients, devices, rho=0.6)
+
+
+@pytest.mark.parametrize("speed", [1.0, 0.5])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_tightened_bound_is_what_brute_force_finds(seed: int, speed: float) -> None:
+    one = few(seed, [Device(0, "gpu"), Device(1, "gpu", speed)])
+    effectiveness, accuracy = best_by_brute_force(one)
+    assert effectiveness == 1.0
+    for least in (0.0, accuracy):
+        assert exact.tightened_bound(one, least) == pytest.approx(accuracy, rel=1e-6)
+    assert accuracy * (1 - 1e-9) <= exact.tightened_bound(one, 1.05 * accuracy) <= 1.05 * accuracy
+
+
+def test_nothing_is_proven_without_a_common_unit_or_of_too_many_devices() -> None:
+    uneven = problem([client(1, 29.97), client(2, 10.0 * 2**0.5)])
+    assert exact.tightened_bound(uneven, 0.0) == math.inf
+    many = random_problem(np.random.default_rng(1), devices=16, clients=160)
+    assert exact.tightened_bound(many, 0.0) == math.inf
+
+
+def test_a_gap_that_packing_leaves_is_closed() -> None:
+    rng = np.random.default_rng(1576719952)
+    one = [random_problem(rng, devices=4, clients=32) for _ in range(29)][-1]
+    accuracy = check(one, create_policy("multiset").plan(one)).accuracy
+    assert exact.upper_bound(one) > 1.005 * accuracy
+    assert exact.tightened_bound(one, accuracy) == pytest.approx(accuracy, rel=1e-6)
+
+
+def test_a_plan_that_the_aggregated_model_does_not_see_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = few(0, [Device(0, "gpu"), Device(1, "gpu")])
+    _, accuracy = best_by_brute_force(one)
+    poor = create_policy("fixed", {"variant": "0"}).plan(one)
+    assert check(one, poor).effectiveness == 1.0
+    assert check(one, poor).accuracy < accuracy
+    monkeypatch.setattr(exact, "_pack", lambda *_: poor)
+    solution = exact.solve(one)
+    assert solution.proven
+    assert check(one, solution.plan).accuracy == solution.accuracy == pytest.approx(accuracy)
 
 
 def test_overload_places_as_many_as_brute_force_does() -> None:

@@ -12,6 +12,7 @@ import pytest
 from moonjelly.clock import ManualClock
 from moonjelly.errors import ConfigError
 from moonjelly.planning import Client, Device, Plan, Problem, check, create_policy, keep_previous
+from moonjelly.planning.annealing import Annealer, Solution
 from moonjelly.planning.changes import WINDOW_NS, RecentChanges
 from moonjelly.planning.instances import draw_fleet, random_problem
 from moonjelly.planning.multiset import Multiset
@@ -294,3 +295,38 @@ def test_without_highs_many_devices_start_at_the_best_uniform_variant(monkeypatc
 def test_the_default_group_of_an_instance() -> None:
     one = random_problem(np.random.default_rng(2), devices=2, clients=4)
     assert {client.group for client in one.clients} == {DEFAULT_GROUP}
+
+
+def descended(one: Problem, start: tuple[int, ...], most: int = 10_000) -> tuple[Annealer, Solution, Solution]:
+    packer = Packer(compile_tables(one))
+    annealer = Annealer(packer, (), 0.0, lambda: False)
+    before = annealer.rate(start, packer.tables.full)
+    return annealer, before, annealer.descend(before, packer.tables.full, most, lambda _: False)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_the_descent_no_change_of_one_device_is_better(seed: int) -> None:
+    one = random_problem(np.random.default_rng(seed), devices=3, clients=12)
+    annealer, before, found = descended(one, (2, 7, 12))
+    full = compile_tables(one).full
+    assert not before.beats(found)
+    for index in range(3):
+        for lane in range(2 * 16):
+            lanes = sorted([*found.lanes[:index], lane, *found.lanes[index + 1 :]])
+            if lane // 16 == found.lanes[index] // 16 or lane % 16 == found.lanes[index] % 16:
+                assert not annealer.rate(lanes, full).beats(found)
+
+
+def test_the_descent_leaves_where_annealing_may_end() -> None:
+    rng = np.random.default_rng(1576719951)
+    one = [random_problem(rng, devices=4, clients=32) for _ in range(25)][-1]
+    for start in ((5, 7, 7, 27), (3, 6, 8, 11), (21, 23, 23, 27)):
+        _, before, found = descended(one, start)
+        assert before.unplaced == found.unplaced == 0
+        assert found.score > 1.004 * before.score
+
+
+def test_the_descent_tries_as_many_as_it_may() -> None:
+    one = random_problem(np.random.default_rng(3), devices=3, clients=12)
+    _, before, found = descended(one, (0, 7, 15), most=0)
+    assert found is before

@@ -4,13 +4,15 @@ A state is a sorted list of numbers, one per device: its lane, or its lane plus 
 *deferred*, that is filled after those that are not. (An accurate variant for a few impatient clients is best filled
 last, or it takes patient ones and leaves the impatient without a place.) Moves change one device's lane, two devices'
 lanes in opposite directions, or one device's turn; always within the device's class, so that every state can be given
-to the devices at hand.
+to the devices at hand. What annealing finds is then improved until no such move improves it, which leaves little to the
+luck of the draw.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,6 +23,7 @@ from moonjelly.planning.packing import Packer
 _DEADLINE_EVERY = 16  # evaluations between two looks at the clock
 _BOUND_FROM = 24  # devices; with fewer, bounding a state costs more than filling them
 _SINGLE_STEPS = (-3, -2, -1, 1, 2, 3)
+_OPPOSITE_STEPS = sorted(itertools.product((1, 2, 3), repeat=2), key=sum)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ class Annealer:
         devices = sum(len(one.positions) for one in tables.classes)
         self._per_device = tables.load(tables.full) / max(devices, 1)
         self._churn = churn * self._per_device * max(0.0, 1.0 - devices / max(sum(tables.full), 1))
+        self._rated: dict[bytes, dict[tuple[int, ...], Solution]] = {}  # per clients that are wanted
 
     def rate(self, lanes: Sequence[int], wanted: bytes) -> Solution:
         """What a state is worth for the clients that are ``wanted``."""
@@ -107,7 +111,7 @@ class Annealer:
         """Search from ``start`` until the schedule ends, the time is up or the best found is ``enough``."""
         best = current = start
         offered = self._packer.tables.load(wanted)
-        rated: dict[tuple[int, ...], Solution] = {}
+        rated = self._rated.setdefault(wanted, {})
         temperature = schedule.hot * self._per_device
         cooling = (schedule.cold / schedule.hot) ** (1.0 / schedule.evaluations)
         draws = rng.random((schedule.evaluations, 5)).tolist()
@@ -130,6 +134,45 @@ class Annealer:
                 if tried.beats(best):
                     best = tried
         return best
+
+    def descend(self, start: Solution, wanted: bytes, most: int, enough: Callable[[Solution], bool]) -> Solution:
+        """Go to better neighbours until there is none, one is ``enough``, ``most`` were tried or the time is up."""
+        best, before = start, None
+        offered = self._packer.tables.load(wanted)
+        rated = self._rated.setdefault(wanted, {})
+        worse: set[tuple[int, ...]] = set()  # known to be no better, but not by how much
+        while best is not before and not enough(best):
+            before = best
+            for lanes in self._neighbours(before.lanes):
+                found = rated.get(lanes)
+                if found is None and lanes not in worse:
+                    if not most or (most % _DEADLINE_EVERY == 0 and self._expired()):
+                        return best
+                    most -= 1
+                    found = self._rate_above(lanes, wanted, offered, best.score)
+                    if found is None:
+                        worse.add(lanes)
+                    else:
+                        rated[lanes] = found
+                if found is not None and found.beats(best):
+                    best = found
+                    break
+        return best
+
+    def _neighbours(self, lanes: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """All states that differ in one device, or in two whose lanes move in opposite directions by up to three."""
+        rests = {one: [*lanes[:index], *lanes[index + 1 :]] for index, one in enumerate(lanes)}
+        for one, rest in rests.items():
+            deferral = one - one % self._lanes
+            for lane in self._ladder_of(one):
+                yield tuple(sorted([*rest, lane + deferral]))
+            yield tuple(sorted([*rest, (one + self._lanes) % (2 * self._lanes)]))
+        for up, down in _OPPOSITE_STEPS:
+            for one, rest in rests.items():
+                for other in dict.fromkeys(rest):
+                    moved = [*rest, self._around[one][up]]
+                    moved[rest.index(other)] = self._around[other][-down]
+                    yield tuple(sorted(moved))
 
     def _price(self, lanes: Sequence[int]) -> float:
         """What the changes against the held lanes must bring."""

@@ -2,14 +2,15 @@
 
 The model leaves out the bin packing among devices of one lane. Its solution is therefore packed afterwards: by the
 subset sums of :mod:`moonjelly.planning.packing`, and where these lose something, by a second, small program that maps
-clients to the devices as chosen. When the plan reaches the bound it is optimal; otherwise the gap is reported.
+clients to the devices as chosen. When the plan reaches the bound it is optimal. Otherwise, with up to 8 devices,
+:mod:`moonjelly.planning.decomposition` proves that no plan is better or finds it; what gap remains is reported.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from moonjelly.planning import aggregated
 from moonjelly.planning.aggregated import AggregatedModel
 from moonjelly.planning.assemble import assemble, assemble_filled
 from moonjelly.planning.check import check, serves_alone
+from moonjelly.planning.deadline import deadline
+from moonjelly.planning.decomposition import Proof, prove
 from moonjelly.planning.packing import Packer
 from moonjelly.planning.problem import Plan, Problem
 from moonjelly.planning.program import Outcome, Program, Rows
@@ -66,7 +69,8 @@ class Exact:
 
     Attributes:
         solver: ``cplex``, ``highs``, or ``auto``: CPLEX where it is installed and takes the size, else HiGHS.
-        time_limit_s: of each of the two programs, on the solver's own clock; a time budget shortens it.
+        time_limit_s: of each of the two programs, on the solver's own clock; a time budget shortens it and leaves out
+            the proof.
 
     Raises:
         ConfigError: an option out of its range.
@@ -91,23 +95,41 @@ class Exact:
         Raises:
             SolverError: the solver is missing or refuses the problem's size.
         """
-        limit_s = self.time_limit_s
-        if clock is not None:
-            limit_s = min(limit_s, time_budget_ms / 1000.0)
-        return solve(problem, solver=self.solver, time_limit_s=limit_s).plan
+        if clock is None or math.isinf(time_budget_ms):
+            return solve(problem, solver=self.solver, time_limit_s=self.time_limit_s, clock=clock).plan
+        limit_s = min(self.time_limit_s, time_budget_ms / 1000.0)
+        return _solve_aggregated(problem, self.solver, limit_s).plan
 
 
-def solve(problem: Problem, *, solver: str = "auto", time_limit_s: float = 60.0) -> Solution:
+def solve(
+    problem: Problem, *, solver: str = "auto", time_limit_s: float = 60.0, clock: Clock | None = None
+) -> Solution:
     """Place as many clients as possible, and among such plans find the most accurate one.
 
     Args:
         problem: what to plan.
         solver: one of :data:`SOLVERS`.
-        time_limit_s: of each program.
+        time_limit_s: of each program, and by ``clock`` of the proof that closes a gap.
+        clock: without one the proof ends with the first program that takes longer.
 
     Raises:
         SolverError: the solver is missing or refuses the problem's size.
     """
+    found = _solve_aggregated(problem, solver, time_limit_s)
+    if found.proven or check(problem, found.plan).effectiveness < 1.0:
+        return found
+    tables, proof = _prove(problem, found.accuracy * (1.0 + _PROVEN / 2.0), solver, time_limit_s, clock)
+    found = replace(found, bound=min(found.bound, max(found.accuracy, _accuracy(problem, tables, proof.bound))))
+    if proof.lanes:
+        plan = assemble_filled(tables, proof.lanes, proof.placed)
+        report = check(problem, plan)
+        if report.valid and report.effectiveness >= 1.0 and report.accuracy > found.accuracy:
+            return replace(found, plan=plan, accuracy=report.accuracy)
+    return found
+
+
+def _solve_aggregated(problem: Problem, solver: str, time_limit_s: float) -> Solution:
+    """The aggregated model's solution, packed."""
     tables = compile_tables(problem)
     packer = Packer(tables)
     if not tables.rate:
@@ -165,6 +187,41 @@ def upper_bound(problem: Problem, *, integer: bool = False, solver: str = "highs
                 best = min(best, outcome.bound)
                 break
     return _accuracy(problem, tables, best)
+
+
+def tightened_bound(
+    problem: Problem, least: float, *, solver: str = "auto", time_limit_s: float = 60.0, clock: Clock | None = None
+) -> float:
+    """An upper bound of the accuracy of every plan that serves every client that can be served at all.
+
+    Args:
+        problem: what to bound.
+        least: the bound is lowered until it is at most this or that of the best plan, or the time is up.
+        solver: one of :data:`SOLVERS`.
+        time_limit_s: see :func:`solve`.
+        clock: see :func:`solve`.
+
+    Returns:
+        The bound; ``inf`` with too many devices and variants, with rates that have no common unit, or without HiGHS.
+    """
+    tables, proof = _prove(problem, least, solver, time_limit_s, clock)
+    return _accuracy(problem, tables, proof.bound)
+
+
+def _prove(
+    problem: Problem, least: float, solver: str, time_limit_s: float, clock: Clock | None
+) -> tuple[Tables, Proof]:
+    tables = compile_tables(problem)
+    if not tables.rate or not highs.available():
+        return tables, Proof(math.inf if tables.rate else 0.0)
+
+    def run(program: Program, integer: bool) -> Outcome:
+        # CPLEX may refuse the size of a program that it has not been asked for; only HiGHS is asked for duals.
+        return _run(program, "auto" if integer and solver != "highs" else "highs", time_limit_s, integer=integer)[1]
+
+    # Accuracy is an affine function of a program's objective.
+    none, one = _accuracy(problem, tables, 0.0), _accuracy(problem, tables, 1.0)
+    return tables, prove(tables, (least - none) / (one - none), run, deadline(1000.0 * time_limit_s, clock))
 
 
 def _run(program: Program, solver: str, time_limit_s: float, *, integer: bool = True) -> tuple[str, Outcome]:

@@ -2,8 +2,9 @@
 
 1. Start at the best of: what the devices hold; the best uniform variant; with many devices, the rounded linear
    relaxation of the aggregated model.
-2. Anneal. A change against the previous plan must bring ``churn``, and more where there were many of late. The best
-   plan by (clients placed, score) is kept, so the search can be cut short at any time.
+2. Anneal, then descend until no small move is better. A change against the previous plan must bring ``churn``, and
+   more where there were many of late. The best plan by (clients placed, score) is kept, so the search can be cut short
+   at any time.
 3. If clients remain that could be served alone, the devices are overloaded: search for the largest number of clients
    that can all be admitted, light ones first; then let heavier ones take their places where there is room.
 """
@@ -35,6 +36,8 @@ _MOST = 72.0
 
 _TOLERANCE = 0.001
 """Share of the relaxation's bound that is not worth a search: with many devices rounding alone often comes closer."""
+_DESCENT = 0.25
+"""Share of the evaluations that are kept for the descent."""
 _STRENGTHENED = 0.25
 """Share of the types that are strengthened in the relaxation: as good a start as with all of them."""
 
@@ -119,9 +122,7 @@ class _Search:
         full = self._tables.full
         start, hot, bound = self._start()
         good = min(_ideal(self._tables) - 1e-9, (1.0 - _TOLERANCE) * bound)
-        best = self._annealer.anneal(
-            start, full, self._schedule(hot), self._rng, lambda one: not one.unplaced and one.score >= good
-        )
+        best = self._improve(start, full, hot, lambda one: not one.unplaced and one.score >= good)
         if not best.unplaced or self._expired():
             return assemble(self._packer, best.lanes)
         best, wanted = self._admit(best)
@@ -189,8 +190,13 @@ class _Search:
                 low, found, wanted = middle, tried, admitted
         if wanted == self._tables.full:
             return plain, wanted
-        schedule = self._schedule(self._options.hot)
-        return self._annealer.anneal(found, wanted, schedule, self._rng, lambda _: False), wanted
+        return self._improve(found, wanted, self._options.hot, lambda _: False), wanted
+
+    def _improve(self, start: Solution, wanted: bytes, hot: float, enough: Callable[[Solution], bool]) -> Solution:
+        """Anneal, then descend to where no small move is better."""
+        schedule = self._schedule(hot, 1.0 - _DESCENT)
+        best = self._annealer.anneal(start, wanted, schedule, self._rng, enough)
+        return self._annealer.descend(best, wanted, self._options.evaluations - schedule.evaluations, enough)
 
     def _anneal_admitted(self, near: Solution, admitted: bytes) -> Solution:
         """A quarter of a search, which ends as soon as all are placed."""

@@ -49,12 +49,14 @@ class Outcome:
         solution: ``(C,)``, or ``None`` when it has none.
         objective: of the solution; ``-inf`` without one.
         bound: proven upper bound of the objective; ``inf`` when nothing is proven.
+        duals: ``(R,)``; of a linear program's rows, where HiGHS has solved it.
     """
 
     status: str
     solution: Floats | None
     objective: float
     bound: float
+    duals: Floats | None = None
 
 
 class Rows:

@@ -73,6 +73,8 @@ def _outcome(highspy: Any, solver: Any, integer: bool) -> Outcome:
     found = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
     solution = np.array(solver.getSolution().col_value) if found else None
     objective = float(info.objective_function_value) if found else -math.inf
+    if status == kinds.kOptimal and integer:
+        return Outcome("optimal", solution, objective, float(info.mip_dual_bound))
     if status == kinds.kOptimal:
-        return Outcome("optimal", solution, objective, float(info.mip_dual_bound) if integer else objective)
+        return Outcome("optimal", solution, objective, objective, np.array(solver.getSolution().row_dual))
     return Outcome("limit", solution, objective, float(info.mip_dual_bound) if integer else math.inf)
