@@ -97,13 +97,23 @@ def test_a_gap_that_packing_leaves_is_closed() -> None:
     assert exact.tightened_bound(one, accuracy) == pytest.approx(accuracy, rel=1e-6)
 
 
+def test_a_client_that_packing_leaves_out_finds_a_place() -> None:
+    one = random_problem(np.random.default_rng([0, 4, 16, 10]), devices=4, clients=16)
+    solution = exact.solve(one)
+    assert solution.proven
+    report = check(one, solution.plan)
+    assert report.valid
+    assert report.effectiveness == 1.0
+    assert report.accuracy > 0.42
+
+
 def test_a_plan_that_the_aggregated_model_does_not_see_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     one = few(0, [Device(0, "gpu"), Device(1, "gpu")])
     _, accuracy = best_by_brute_force(one)
     poor = create_policy("fixed", {"variant": "0"}).plan(one)
     assert check(one, poor).effectiveness == 1.0
     assert check(one, poor).accuracy < accuracy
-    monkeypatch.setattr(exact, "_pack", lambda *_: poor)
+    monkeypatch.setattr(exact, "_pack", lambda *_: poor)  # as if the model's devices packed no better
     solution = exact.solve(one)
     assert solution.proven
     assert check(one, solution.plan).accuracy == solution.accuracy == pytest.approx(accuracy)

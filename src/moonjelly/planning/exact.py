@@ -98,7 +98,7 @@ class Exact:
         if clock is None or math.isinf(time_budget_ms):
             return solve(problem, solver=self.solver, time_limit_s=self.time_limit_s, clock=clock).plan
         limit_s = min(self.time_limit_s, time_budget_ms / 1000.0)
-        return _solve_aggregated(problem, self.solver, limit_s).plan
+        return _solve_aggregated(problem, self.solver, limit_s)[0].plan
 
 
 def solve(
@@ -115,28 +115,32 @@ def solve(
     Raises:
         SolverError: the solver is missing or refuses the problem's size.
     """
-    found = _solve_aggregated(problem, solver, time_limit_s)
-    if found.proven or check(problem, found.plan).effectiveness < 1.0:
+    found, may_place_all = _solve_aggregated(problem, solver, time_limit_s)
+    if found.proven or not may_place_all:
         return found
-    tables, proof = _prove(problem, found.accuracy * (1.0 + _PROVEN / 2.0), solver, time_limit_s, clock)
-    found = replace(found, bound=min(found.bound, max(found.accuracy, _accuracy(problem, tables, proof.bound))))
+    places_all = check(problem, found.plan).effectiveness >= 1.0
+    least = found.accuracy * (1.0 + _PROVEN / 2.0) if places_all else 0.0
+    tables, proof = _prove(problem, least, solver, time_limit_s, clock)
     if proof.lanes:
         plan = assemble_filled(tables, proof.lanes, proof.placed)
         report = check(problem, plan)
-        if report.valid and report.effectiveness >= 1.0 and report.accuracy > found.accuracy:
-            return replace(found, plan=plan, accuracy=report.accuracy)
-    return found
+        if report.valid and report.effectiveness >= 1.0 and (report.accuracy > found.accuracy or not places_all):
+            found, places_all = replace(found, plan=plan, accuracy=report.accuracy), True
+    if not places_all:
+        return found  # what is proven of plans that place all says nothing of this one
+    return replace(found, bound=min(found.bound, max(found.accuracy, _accuracy(problem, tables, proof.bound))))
 
 
-def _solve_aggregated(problem: Problem, solver: str, time_limit_s: float) -> Solution:
-    """The aggregated model's solution, packed."""
+def _solve_aggregated(problem: Problem, solver: str, time_limit_s: float) -> tuple[Solution, bool]:
+    """The aggregated model's solution, packed, and whether all clients can be placed for all that the model knows."""
     tables = compile_tables(problem)
     packer = Packer(tables)
     if not tables.rate:
-        return Solution(assemble(packer, ()), 0.0, _left_out(problem, tables), "highs", "optimal", (0, 0))
+        return Solution(assemble(packer, ()), 0.0, _left_out(problem, tables), "highs", "optimal", (0, 0)), True
     model = aggregated.build(tables, place_all=True, tighten=True)
     name, outcome = _run(model.program, solver, time_limit_s)
-    if outcome.status == "infeasible":
+    may_place_all = outcome.status != "infeasible"
+    if not may_place_all:
         # Overload: a placed client outweighs any accuracy. The bound then has no such bonus in it.
         weighted = aggregated.build(tables, place_all=False, tighten=True, bonus=float(tables.load(tables.full)))
         name, outcome = _run(weighted.program, solver, time_limit_s)
@@ -146,7 +150,8 @@ def _solve_aggregated(problem: Problem, solver: str, time_limit_s: float) -> Sol
     if outcome.solution is None:
         raise SolverError(f"{name} found no plan within {time_limit_s:g} s; give it more time or use policy 'multiset'")
     plan = _pack(problem, packer, model, outcome, lambda program: _run(program, name, time_limit_s)[1])
-    return Solution(plan, check(problem, plan).accuracy, bound, name, outcome.status, model.program.shape)
+    found = Solution(plan, check(problem, plan).accuracy, bound, name, outcome.status, model.program.shape)
+    return found, may_place_all
 
 
 def require_solver(solver: str) -> None:
