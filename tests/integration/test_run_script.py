@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -69,3 +70,24 @@ def test_what_is_missing_is_said(clone: Path, bare_path: str, tmp_path: Path) ->
     assert done.stderr == (
         f"run.sh: {debians} lacks the venv module: apt install python3-venv (or install uv), then run this again\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("script", "command"),
+    [
+        ("src/server/run.sh", "serve"),
+        ("src/server/profiler/run.sh", "profile"),
+        ("src/client/run.sh", "client"),
+        ("src/experiment_manager/run_experiments.sh", "experiment run"),
+        ("src/simulation/run_compare.sh", "simulate compare"),
+        ("src/simulation/run_timings.sh", "simulate timings"),
+        ("plots/fig_6/run.sh", "plot fig6"),
+    ],
+)
+def test_jellyfishs_scripts_explain_themselves_by_the_commands_that_they_run(
+    root: Path, tmp_path: Path, script: str, command: str
+) -> None:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    done = subprocess.run([root / script, "--help"], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f"Usage: moonjelly {command} [OPTIONS]" in done.stdout

@@ -29,7 +29,7 @@ class Preparation:
         return self._percentile_ms(PERCENT, now)
 
     def likely_ms(self, now: ClientInstant) -> float:
-        """What the next frame will as well exceed as not: a stall that held up two frames does not show in it."""
+        """The median of the latest frames: a stall that held up two of them does not show in it."""
         return self._percentile_ms(50.0, now)
 
     def _percentile_ms(self, percent: float, now: ClientInstant) -> float:
