@@ -39,11 +39,15 @@ STATIONARY_VARIANCE = 0.8
 _SHAPE_VARIANCE = 0.0005
 """A transfer never follows the rate exactly (headers, scheduling): 2 %."""
 _GATE = 3.0
+"""Standard deviations by which one frame may move the log rate at most."""
 _GATE_OPENING = 0.5
+"""Share of the squared surprise beyond the gate that is added to the variance."""
 _LEAST_NOISE_NS = 100_000.0
+"""No arrival is timed better."""
 _NOISE_OF_USUAL = 1.5
 """Standard deviation of an exponential delay over its median; the mean would follow the few that are very late."""
 _MIN_TRANSFER_NS = 50_000.0
+"""Shorter transfers cannot be told from none."""
 _FORGETTING = 0.002
 """Per frame: a bucket is a property of the route and stays for minutes."""
 _WORST = 16.0
@@ -53,7 +57,9 @@ _BUCKET_DOUBT = 1.0
 _PRIOR_BUCKET_BYTES = 6_000.0
 """... and those that have one have a small one."""
 _CREEP = 0.1
+"""By which the log rate may rise per frame while frames do not leave the assumed bucket ..."""
 _LOG_FASTEST = math.log(1e9)
+"""... and up to where: 1 Gbit/s."""
 _DEMAND_WINDOW_NS = 1.0 * NS_PER_S
 
 

@@ -16,6 +16,7 @@ _PING_INTERVAL_NS = 500 * NS_PER_MS
 _JITTER_GAIN = 0.1
 _JITTER_FLOOR_NS = 100_000.0
 _USUAL_STEP = 1.1
+"""Factor by which the median moves with every probe: up where the probe took longer, else down."""
 _USUAL_FLOOR_NS = 20_000.0
 _JITTER_CEILING_NS = 10.0 * NS_PER_MS
 
