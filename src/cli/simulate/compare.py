@@ -98,6 +98,6 @@ def _references(rows: list[ComparisonRow], options: ComparisonOptions) -> str:
     policies = len(options.policies)
     return (
         f"optimum by {solvers}; proven optimal in {sum(row.proven for row in rows) // policies} of "
-        f"{len(rows) // policies} instances; where it is not, a ratio may be above 1: the model's optimum could not be "
-        f"packed onto the devices whole, or the solver stopped at its limit of {options.time_limit_s:g} s"
+        f"{len(rows) // policies} instances; where it is not, a ratio above 1 means that the solver or the proof "
+        f"stopped at its limit of {options.time_limit_s:g} s"
     )
