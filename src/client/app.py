@@ -84,6 +84,12 @@ def client(  # noqa: D103 - typer shows the help above
             rich_help_panel=_CONNECTION,
         ),
     ] = None,
+    congestion_control: Annotated[
+        str | None,
+        typer.Option(
+            help="TCP's, for this connection: reno, cubic, ...; default: the host's", rich_help_panel=_CONNECTION
+        ),
+    ] = None,
     ready_fd: Annotated[
         int | None, typer.Option(help="takes a JSON line when registered", rich_help_panel=_PARENT)
     ] = None,

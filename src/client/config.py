@@ -40,6 +40,7 @@ class ClientOptions(Options):
         root_certificates: PEM of the authority behind the server's TLS certificate.
         register_timeout_s: for the first registration.
         reconnect_s: how long a lost server is tried again.
+        congestion_control: of TCP, for the connections to the server; empty: the host's.
     """
 
     server: Annotated[str, Field(min_length=1)] = "127.0.0.1:10001"
@@ -61,6 +62,7 @@ class ClientOptions(Options):
     root_certificates: Path | None = None
     register_timeout_s: Positive = 10.0
     reconnect_s: Positive = 300.0
+    congestion_control: Annotated[str, Field(max_length=15)] = ""
 
     @field_validator("slo_ms", "fps", mode="before")
     @classmethod

@@ -202,6 +202,7 @@ def _arguments(options: ClientOptions, camera: Camera, directory: Path) -> list[
         "root-certificates": options.root_certificates,
         "register-timeout-s": options.register_timeout_s,
         "reconnect-s": options.reconnect_s,
+        "congestion-control": options.congestion_control,
     }
     words = [word for key, value in given.items() if value is not None for word in (f"--{key}", str(value))]
     return [*words, "--loop" if options.loop else "--no-loop", "--padded" if options.padded else "--no-padded"]

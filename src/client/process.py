@@ -116,6 +116,7 @@ class _Process:
             root_certificates=options.root_certificates,
             register_timeout_s=options.register_timeout_s,
             reconnect_s=options.reconnect_s,
+            congestion_control=options.congestion_control,
             clock=self._clock,
             on_state=self._on_state,
         )

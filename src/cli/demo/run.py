@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 READY_TIMEOUT_S = 300.0
 _REGISTER_TIMEOUT_S = 120.0
 """A client may begin in an outage of its trace."""
+_CONGESTION_CONTROL = "reno"
+"""Between a client and its shaped link. One that paces (BBR, some hosts' default) holds single frames back: ADR 6."""
 _REFRESH_S = 0.5
 _SETTLE_S = 15.0
 """How long clients may take after their last frame to collect answers and flush their logs."""
@@ -119,6 +121,7 @@ def client_arguments(settings: DemoSettings, one: ClientSetting, port: int) -> l
         *("--fps", f"{one.fps:g}"),
         *("--seconds", f"{settings.seconds:g}"),
         *("--register-timeout-s", f"{_REGISTER_TIMEOUT_S:g}"),
+        *("--congestion-control", _CONGESTION_CONTROL),
         *("--client-id", str(one.index)),
         *("--seed", str(settings.seed * 1000 + one.index)),
         *("--out", str(host_directory(settings.out, one.index))),

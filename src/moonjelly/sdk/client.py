@@ -42,6 +42,7 @@ class AsyncClient:
         root_certificates: PEM file of the authority behind the server's TLS certificate; none: no TLS.
         register_timeout_s: for the first registration; then :class:`ConnectionLostError`.
         reconnect_s: how long a lost connection is tried again before the client gives up.
+        congestion_control: of TCP, for its connections (Linux); empty: the host's.
         clock: monotonic clock of this host.
         on_state: told of every change of the connection's state.
 
@@ -61,6 +62,7 @@ class AsyncClient:
         root_certificates: Path | None = None,
         register_timeout_s: float = 10.0,
         reconnect_s: float = 300.0,
+        congestion_control: str = "",
         clock: Clock | None = None,
         on_state: StateCallback | None = None,
     ) -> None:
@@ -72,7 +74,7 @@ class AsyncClient:
         self._clock: Clock = clock or MonotonicClock()
         self._session = Session(Identity(name, slo_ms, fps, group))
         self._connection = Connection(
-            Target(target, token, _read(root_certificates)),
+            Target(target, token, _read(root_certificates), congestion_control),
             self._session,
             self._clock,
             self._deliver,

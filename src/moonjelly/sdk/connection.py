@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
+import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from moonjelly.backoff import Backoff
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError, ConnectionLostError, MoonjellyError, ProtocolError, SessionError
 from moonjelly.rpc.messages import Bye, ServerMessage, Welcome
+from moonjelly.sdk import congestion
 from moonjelly.sdk.results import FrameResult
 from moonjelly.sdk.session import Session
 from moonjelly.sdk.stream import Stream, Target, fault_of
@@ -203,6 +205,7 @@ class Connection:
         try:
             self._silent.clear()
             first = await self._welcomed(stream)
+            await self._choose_congestion_control()
             if self._session.draining is not None:
                 self._set_state(ConnectionState.DRAINING, self._session.draining.reason)
             else:
@@ -235,6 +238,23 @@ class Connection:
         self._deliver(self._session.connect(message.welcome, now))
         self._deliver(self._session.receive(message, now))
         return message.welcome
+
+    async def _choose_congestion_control(self) -> None:
+        """Where one was asked for; what the system refuses costs a warning, not the stream."""
+        algorithm, (host, _, port) = self._target.congestion_control, self._target.address.rpartition(":")
+        if not algorithm:
+            return
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+            congestion.choose(algorithm, {(str(peer[0]), int(peer[1])) for *_, peer in found})
+        except OSError as fault:
+            _log.warning(
+                "TCP's congestion control for %s stays the host's: '%s' cannot be chosen: %s; see "
+                "/proc/sys/net/ipv4/tcp_allowed_congestion_control",
+                self._target.address,
+                algorithm,
+                fault.strerror,
+            )
 
     def _retry_s(self) -> float | None:
         """From one attempt to resume to the next; ``None`` while there is no session, and the round trip is unknown."""

@@ -46,11 +46,13 @@ class Target:
         address: ``host:port`` or any gRPC target.
         token: the server's access token; empty: none.
         root_certificates: PEM of the authority that signed the server's certificate; ``None``: no TLS.
+        congestion_control: of TCP; empty: the host's.
     """
 
     address: str
     token: str = ""
     root_certificates: bytes | None = None
+    congestion_control: str = ""
 
 
 class Stream:
