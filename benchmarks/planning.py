@@ -1,10 +1,10 @@
 """The planner against the optimum and the clock: accuracy ratio to a proven bound, CPU time from problem to plan.
 
 Instances as Jellyfish's study draws them (rho 1, as the bound has it). The bound is the linear relaxation's of the
-aggregated model; where the plan falls short of the bar against it, what CPLEX (where it is installed and takes the size,
-else HiGHS) proves of the model, for longer and longer, and at last, up to 8 devices, what `exact.tightened_bound` proves
-with every device on its own. Times are CPU times of one thread and include the checker. Each figure must hold in every
-set of instances.
+aggregated model; where the plan falls short of the bar against it, what CPLEX (where it is installed and takes the
+size, else HiGHS) proves of the model, for longer and longer, and at last, up to 8 devices, what `exact.tightened_bound`
+proves with every device on its own. Times are CPU times of one thread and include the checker. Each figure must hold in
+every set of instances.
 """
 
 from __future__ import annotations
