@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from cli import pages
 from cli.machine import machine, versions
-from experiment_manager.runner import ATTEMPT_FILE
+from experiment_manager.runner import ATTEMPT_FILE, read_attempt
 from experiment_manager.table import collect_table
 from moonjelly.errors import MoonjellyError
 from moonjelly.repository import load_zoo
@@ -44,7 +43,7 @@ def write_report(out: Path) -> Path:
     done = whole[whole["state"] == "done"]
     if done.empty:
         raise MoonjellyError(f"no run below {out} has a valid result; 'moonjelly experiment run' makes them")
-    sample = json.loads((out / done["run"].iloc[0] / ATTEMPT_FILE).read_text(encoding="utf-8"))
+    sample = read_attempt(out / done["run"].iloc[0] / ATTEMPT_FILE)
     return pages.write(
         out / "report.html",
         "sweep.html.j2",

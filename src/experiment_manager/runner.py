@@ -16,9 +16,10 @@ from typing import Any
 from experiment_manager.hosts import Hosts
 from experiment_manager.ssh import Machine, RemoteError
 from experiment_manager.stage import Stage, Verdict, clean_interface
-from experiment_manager.sweep import Run, Sweep, conditions
+from experiment_manager.sweep import Device, Run, Sweep, conditions
 from moonjelly import folder_lock
-from moonjelly.errors import MoonjellyError
+from moonjelly.errors import MoonjellyError, SchemaError
+from moonjelly.telemetry import read_record
 
 ATTEMPT_FILE = "run.json"
 Settle = Callable[[Run, Path], object]
@@ -75,7 +76,7 @@ class Runner:
 
         Raises:
             MoonjellyError: a run was done under other conditions, or of other devices, traces or seeds under the same
-                name, so that its result would stand for something else.
+                name, so that its result would stand for something else; or by a version that did not record them.
         """
         for run in runs:
             told = self._record(run)
@@ -98,11 +99,12 @@ class Runner:
         return Verdict(told["state"], told["reason"]) if told else Verdict("pending")
 
     def _record(self, run: Run) -> dict[str, Any]:
+        path = self.out / run.name / ATTEMPT_FILE
         try:
-            told: dict[str, Any] = json.loads((self.out / run.name / ATTEMPT_FILE).read_text(encoding="utf-8"))
+            told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
-        return told
+        return _complete(told, path)
 
     def run(self, run: Run) -> Verdict:
         """Attempt a run, and again while it fails or is starved and tries are left. Keeps every attempt's logs."""
@@ -152,6 +154,28 @@ class Runner:
         beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
         beside.replace(directory / ATTEMPT_FILE)
         return verdict
+
+
+def read_attempt(path: Path) -> dict[str, Any]:
+    """What ``run.json`` records of an attempt at a run: fields of :class:`Run` and :class:`Verdict`, and conditions.
+
+    Raises:
+        SchemaError: another version of moonjelly wrote it, or it is not JSON.
+        OSError: it cannot be read.
+    """
+    return _complete(read_record(path), path)
+
+
+def _complete(told: dict[str, Any], path: Path) -> dict[str, Any]:
+    of_run, of_device = ({field.name for field in dataclasses.fields(kind)} for kind in (Run, Device))
+    missing = of_run.union(("conditions", "state", "reason")) - told.keys()
+    missing.update(name for device in told.get("devices", ()) for name in of_device - device.keys())
+    if missing:
+        raise SchemaError(
+            f"{path} does not tell {', '.join(sorted(missing))}: another version of moonjelly wrote it; use that one, "
+            "or name another --out"
+        )
+    return told
 
 
 def _particulars(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiment_manager.runner import ATTEMPT_FILE
+from experiment_manager.runner import ATTEMPT_FILE, read_attempt
 from moonjelly.telemetry import read_record
 
 COUNTS = (
@@ -50,12 +49,16 @@ def _shared(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def collect_table(out: Path) -> pd.DataFrame:
-    """The table of every finished run below ``out``; failed and starved runs have a row without figures."""
+    """The table of every finished run below ``out``; failed and starved runs have a row without figures.
+
+    Raises:
+        SchemaError: another version of moonjelly wrote what is there.
+    """
     rows: list[dict[str, Any]] = []
     for path in sorted(out.rglob(ATTEMPT_FILE)):
         if any(part.startswith("attempt-") for part in path.relative_to(out).parts):
             continue
-        run = json.loads(path.read_text(encoding="utf-8"))
+        run = read_attempt(path)
         summary = path.with_name("summary.json")
         if run["state"] == "done" and summary.exists():
             rows.extend(rows_of(run, read_record(summary)))

@@ -116,7 +116,7 @@ def record(name: str, policy: str, setting: str, count: int, repetition: int) ->
         "policy": policy,
         "source": "synthetic",
         "setting": setting,
-        "devices": [{"client_id": client} for client in range(count)],
+        "devices": [{"client_id": client, "slo_ms": 75.0, "fps": 15.0, "machine": ""} for client in range(count)],
         "repetition": repetition,
         "seed": 1000 * repetition,
         "conditions": {"zoo": "yolov4", "seconds": 3.0},

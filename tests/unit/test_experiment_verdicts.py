@@ -148,6 +148,22 @@ def test_a_result_does_not_stand_for_another_run_of_its_name(
         runner(tmp_path, sweep).pending((dataclasses.replace(run, **changes),))
 
 
+@pytest.mark.parametrize("lost", ["seed", "conditions", "devices", "fps"])
+def test_a_record_of_another_version_is_named_with_what_it_lacks(tmp_path: Path, lost: str) -> None:
+    sweep = Sweep(clients=(1,), slo_ms=(75.0,), fps=(15.0,), repetitions=1)
+    (run,) = expand(sweep)
+    record = {**dataclasses.asdict(run), "conditions": conditions(sweep), "state": "done", "reason": ""}
+    for told in (record, *record["devices"]):
+        told.pop(lost, None)
+    (tmp_path / run.name).mkdir(parents=True)
+    (tmp_path / run.name / "run.json").write_text(json.dumps(record))
+    said = rf"run\.json does not tell {lost}: another version of moonjelly wrote it; use that one, or name another"
+    with pytest.raises(SchemaError, match=said):
+        runner(tmp_path, sweep).pending((run,))
+    with pytest.raises(SchemaError, match=said):
+        collect_table(tmp_path)
+
+
 def test_a_torn_record_is_a_run_to_do(tmp_path: Path) -> None:
     sweep = Sweep(clients=(1,), slo_ms=(75.0,), fps=(15.0,), repetitions=1)
     (run,) = expand(sweep)
