@@ -145,9 +145,10 @@ def run_sweep(
 def _announce(console: Console, runs: Sequence[Run], matrix: Sweep) -> None:
     for run in runs if len(runs) <= _LISTED else (*runs[: _LISTED - 1], None):
         console.print("…" if run is None else run.name, soft_wrap=True)
-    hours = duration_s(matrix, len(runs)) / 3600.0
-    length = f"{60 * hours:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
-    console.print(f"{len(runs)} runs, about {length} when none is repeated")
+    seconds = duration_s(matrix, len(runs))
+    minutes, hours = seconds / 60.0, seconds / 3600.0
+    length = f"{seconds:.0f} s" if minutes < 2 else f"{minutes:.0f} minutes" if hours < 2 else f"{hours:.1f} hours"
+    console.print(f"{len(runs)} run{'s' * (len(runs) > 1)}, about {length} when none is repeated")
 
 
 def _are_fit(console: Console, machines: Hosts, matrix: Sweep) -> bool:

@@ -27,7 +27,8 @@ command=("$python" -m network_shaping "$shaping" --target "$server_host:$server_
 [ "$shaping" = relay ] || command+=(--interface "$network_iface")
 
 client_pid=
-coproc SHAPING { exec "${command[@]}"; }
+# In a session of its own: Ctrl-C reaches all of a terminal's processes, and the link must end after the client.
+coproc SHAPING { exec setsid "${command[@]}"; }
 shaping_pid=$SHAPING_PID
 finish() {
     if [ -n "$client_pid" ]; then  # it settles what it has sent over the link, so the link ends after it

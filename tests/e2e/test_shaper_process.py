@@ -117,7 +117,8 @@ def test_jellyfish_s_shaping_script(root: Path, tmp_path: Path) -> None:
     assert change.actual_bw in (20.0, 15.0, 10.0, 7.5)
 
 
-def test_jellyfish_s_shaping_script_ends_the_client_before_its_link(root: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("terminal", [False, True], ids=["terminated", "Ctrl-C"])
+def test_jellyfish_s_shaping_script_ends_the_client_before_its_link(root: Path, tmp_path: Path, terminal: bool) -> None:
     script, logs = root / "src" / "client" / "run_network_shaping.sh", tmp_path / "host_3"
     with running_server(tmp_path) as server:
         variables = {"shaping": "relay", "server_port": str(server.port), "client_args": "--seconds 600"}
@@ -125,14 +126,17 @@ def test_jellyfish_s_shaping_script_ends_the_client_before_its_link(root: Path, 
         with (tmp_path / "errors").open("w") as errors:
             running = subprocess.Popen(
                 [str(script), "127.0.0.1", "host_3", "5000", "15", "synthetic", "eth0", "synthetic_trace"],
-                env=environment, stdout=subprocess.DEVNULL, stderr=errors,
+                env=environment, stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True,
             )  # fmt: skip
         stats = logs / "frame_stats.csv"
         with ended_at_last(running):
             until(lambda: stats.exists() and "ON_TIME" in stats.read_text(), (tmp_path / "errors").read_text)
             said = (tmp_path / "errors").read_text()
-            running.terminate()
-            assert running.wait(100) == 143
+            if terminal:
+                os.killpg(running.pid, signal.SIGINT)
+            else:
+                running.terminate()
+            assert running.wait(100) == (130 if terminal else 143)
     assert "RECONNECTING" not in (tmp_path / "errors").read_text().removeprefix(said)
     assert (logs / "summary.json").exists()
 

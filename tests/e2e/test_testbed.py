@@ -149,6 +149,19 @@ def test_down_forgets_who_shaped_an_interface(layout: Layout) -> None:
     assert not owner.exists()
 
 
+def test_who_may_not_make_machines_is_told_what_it_takes_before_anything_is_made() -> None:
+    command = (
+        "import os; from cli.testbed import machines; from cli.testbed.layout import Layout\n"
+        "if os.geteuid() == 0: os.setgroups([]); os.setuid(65534)\n"
+        f"try: machines.up(Layout({NAME!r}))\n"
+        "except machines.TestbedError as fault: print(fault)"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=False, timeout=200)
+    assert "needs root, or CAP_NET_ADMIN and CAP_SYS_ADMIN: use sudo" in done.stdout, done.stderr
+    assert namespaces() == []
+    assert not Layout(NAME).directory.exists()
+
+
 def test_a_failed_up_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     machines.down(NAME)
     monkeypatch.setattr(machines, "_program", lambda name: "/bin/false")
