@@ -78,7 +78,10 @@ _PROVEN_FOR_NS = 2 * NS_PER_S
 
 
 def observe(state: LinkState, exchange: Exchange) -> LinkState:
-    """Take in one frame with its ack, or one ping with its pong. Order: as answers arrive."""
+    """Take in one frame with its ack, or one ping with its pong.
+
+    Order: as the server has read them (``received``). What comes after a frame that it waited for must find it known.
+    """
     floor = round_trip.observe(state.round_trip, exchange)
     return LinkState(
         bandwidth.observe(state.bandwidth, exchange, floor),

@@ -244,13 +244,8 @@ class Session:
             ProtocolError: it names what this session does not have.
         """
         self._terms.check(message)
-        for pong in message.pongs:
-            padding_bytes = self._pings.answered(pong)
-            self._sender.measured(
-                network.Exchange(padding_bytes, pong.sent_client_ns, pong.received_ns, pong.sent_ns, now)
-            )
-        for ack in message.acks:
-            self._acknowledge(ack, now)
+        for exchange in self._exchanges(message, now):
+            self._sender.measured(exchange)
         self._terms.update(message)
         ended = [self._answer(result, now) for result in message.results]
         if message.error is not None:
@@ -258,12 +253,27 @@ class Session:
         self._sender.heard(now, self._pings.unanswered or self._frames.awaits_acknowledgement())
         return [result for result in ended if result is not None]
 
-    def _acknowledge(self, ack: messages.Ack, now: ClientInstant) -> None:
+    def _exchanges(self, message: messages.ServerMessage, now: ClientInstant) -> list[network.Exchange]:
+        """What a message's answers tell of the link, in the order in which the server has read what they answer.
+
+        A ping that waited behind a frame is answered together with it. Taken in before that frame it would seem to have
+        met an idle link, and what it waited for to be what every message is delayed by.
+        """
+        exchanges = [self._exchange(pong, now) for pong in message.pongs]
+        acknowledged = (self._acknowledge(ack, now) for ack in message.acks)
+        exchanges += [exchange for exchange in acknowledged if exchange is not None]
+        return sorted(exchanges, key=lambda exchange: exchange.received)
+
+    def _exchange(self, pong: messages.Pong, now: ClientInstant) -> network.Exchange:
+        padding_bytes = self._pings.answered(pong)
+        return network.Exchange(padding_bytes, pong.sent_client_ns, pong.received_ns, pong.sent_ns, now)
+
+    def _acknowledge(self, ack: messages.Ack, now: ClientInstant) -> network.Exchange | None:
         frame = self._frames.get(ack.frame_id)
         if frame is None or frame.sent is None or frame.acked:
-            return
+            return None
         frame.acked = True
-        self._sender.measured(network.Exchange(len(frame.encoded.data), frame.sent, ack.received_ns, ack.sent_ns, now))
+        return network.Exchange(len(frame.encoded.data), frame.sent, ack.received_ns, ack.sent_ns, now)
 
     def _answer(self, answer: messages.Result, now: ClientInstant) -> FrameResult | None:
         self._terms.follow(answer)
