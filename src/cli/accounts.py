@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cli.machine import machine, versions
+from client.pacing import ticks_after
 from moonjelly.detection import MatchCounts
 from moonjelly.summary import F1, ClientInfo, Summary, after_warmup, summarise, write_summary
 from moonjelly.telemetry import FrameRow, PlanRow, read_rows
@@ -61,7 +62,7 @@ def settle(
     Args:
         participants: every client, also one that wrote nothing.
         zoo: whose best variant is the golden model.
-        seconds: nominal length: a client should have captured ``seconds * fps`` frames.
+        seconds: nominal length after the warm-up: a client should have captured the frames of that time.
         plans: the server's ``plans.csv``, beside its ``frame_stats.csv``; may be missing.
         into: folder of the run.
         score: compare detections with the golden model's; ``False`` where there are none (simulated executors).
@@ -72,7 +73,8 @@ def settle(
     quality: dict[int, F1] = {}
     answered, every = MatchCounts(), MatchCounts()
     for one in participants:
-        infos[one.client_id] = ClientInfo(one.slo_ms, one.fps, one.name, nominal_frames=int(seconds * one.fps))
+        nominal_frames = ticks_after(warmup_s, seconds, one.fps)
+        infos[one.client_id] = ClientInfo(one.slo_ms, one.fps, one.name, nominal_frames)
         if not one.frame_log.exists():
             continue
         rows.extend(after_warmup(list(read_rows(one.frame_log, FrameRow)), warmup_s))

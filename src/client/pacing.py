@@ -40,6 +40,11 @@ def tick_count(seconds: float | None, fps: float) -> int | None:
     return None if seconds is None else math.floor(seconds * fps + _EXACT)
 
 
+def ticks_after(warmup_s: float, seconds: float, fps: float) -> int:
+    """Frames of a run of ``warmup_s + seconds`` at ``fps`` that are captured once the warm-up is over."""
+    return max(0, math.floor((warmup_s + seconds) * fps + _EXACT) - math.ceil(warmup_s * fps - _EXACT))
+
+
 class Pacer:
     """Walks a schedule on a clock."""
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from client.pacing import Pacer, Schedule, source_index, tick_count
+from client.pacing import Pacer, Schedule, source_index, tick_count, ticks_after
 from moonjelly.clock import ManualClock
 from moonjelly.units import NS_PER_MS, NS_PER_S, ClientInstant
 
@@ -50,6 +50,16 @@ def test_it_does_not_start_early() -> None:
 )
 def test_tick_count(seconds: float | None, fps: float, count: int | None) -> None:
     assert tick_count(seconds, fps) == count
+
+
+@pytest.mark.parametrize("fps", [29.97, 15.0, 12.0, 0.3])
+@pytest.mark.parametrize(("warmup_s", "seconds"), [(8.0, 30.0), (0.0, 20.0), (8.0, 60.0), (0.4, 1.0)])
+def test_frames_after_the_warm_up_are_those_that_a_run_captures_there(
+    warmup_s: float, seconds: float, fps: float
+) -> None:
+    schedule = Schedule(ClientInstant(0), fps, tick_count(warmup_s + seconds, fps))
+    instants = [schedule.instant(tick) for tick in range(schedule.count or 0)]
+    assert ticks_after(warmup_s, seconds, fps) == sum(at >= warmup_s * NS_PER_S for at in instants)
 
 
 def test_a_recording_plays_at_its_own_pace_whatever_the_rate_of_the_client() -> None:
