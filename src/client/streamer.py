@@ -90,7 +90,7 @@ class Streamer:
     async def _send(self, picture: Picture, captured: ClientInstant) -> None:
         self._progress.captured()
         try:
-            choice = self._client.choose(captured)
+            choice = await self._client.chosen(captured)
             if isinstance(choice, Withheld):
                 self._end(self._client.withhold(choice, captured), picture)
                 return

@@ -55,6 +55,11 @@ class SkipReason(enum.Enum):
     DEADLINE = "it cannot arrive in time"
     UNPROVEN = "waiting for the first acknowledgement of a link that is not known yet"
 
+    @property
+    def may_pass(self) -> bool:
+        """Whether the link can lift it while the frame still has time; then it stays on hand."""
+        return self not in (SkipReason.REJECTED, SkipReason.DEADLINE)
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:
@@ -147,6 +152,7 @@ def decide(
     encode_ms: float = 0.0,
     likely_encode_ms: float | None = None,
     margin_ms: float = 0.0,
+    probing: bool = True,
 ) -> Send | Skip:
     """Choose what to do with the frame captured at ``captured``.
 
@@ -161,6 +167,8 @@ def decide(
         encode_ms: time that resizing and encoding it takes at most, as far as is known.
         likely_encode_ms: that it takes as a rule; by default the same.
         margin_ms: kept free beside (:mod:`moonjelly.safety_margin`).
+        probing: whether it may be sent to see what a link carries by which it would be late; not so a frame that has
+            waited: what is left of it blocks a newer one.
     """
     if not plan.placed:
         return Skip(SkipReason.REJECTED)
@@ -181,7 +189,7 @@ def decide(
     queue_ms = _queue_ms(in_flight, rate_bps, now, encode_ms)
     if sent := _sustained(stream, plan, moment, rate_bps, queue_ms, margin_ms):
         return sent
-    if tried := _tried(stream, plan, moment, encode_ms if likely_encode_ms is None else likely_encode_ms):
+    if tried := _tried(stream, plan, moment, encode_ms if likely_encode_ms is None else likely_encode_ms, probing):
         return tried
     return Skip(SkipReason.QUEUE if queue_ms > 0.0 else SkipReason.DEADLINE)
 
@@ -269,7 +277,7 @@ def _sustained(
     return None
 
 
-def _tried(stream: Stream, plan: PlanView, moment: _Moment, encode_ms: float) -> Send | None:
+def _tried(stream: Stream, plan: PlanView, moment: _Moment, encode_ms: float, probing: bool) -> Send | None:
     """The smallest frame, if it may make it; a link that does not carry all of them is sent those that do.
 
     Skipping is a sure miss and this frame is small, so everything is taken as it well may be: the likely rate, an
@@ -284,7 +292,7 @@ def _tried(stream: Stream, plan: PlanView, moment: _Moment, encode_ms: float) ->
     needed_ms = encode_ms - moment.encode_ms + wait_ms + min(plan.infer_ms, FALLBACK_INFER_MS)
     in_time = needed_ms <= moment.left_ms and size <= moment.room_bytes
     # What is believed of a link that carries nothing is soon out of date: now and then a frame is sent to see.
-    if in_time or (not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
+    if in_time or (probing and not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
         return Send(variant, quality, size, encode_ms + wait_ms + link.rtt_ms / 2)
     return None
 

@@ -48,11 +48,22 @@ class Sender:
         now: ClientInstant,
         encode_ms: float,
         likely_encode_ms: float | None = None,
+        probing: bool = True,
     ) -> Send | Skip:
         """What to do with the frame captured at ``captured``; see :func:`moonjelly.adaptation.decide`."""
         link = self.estimate(now)
         return adaptation.decide(
-            stream, plan, link, in_flight, self.sizes, captured, now, encode_ms, likely_encode_ms, self.margin_ms
+            stream,
+            plan,
+            link,
+            in_flight,
+            self.sizes,
+            captured,
+            now,
+            encode_ms,
+            likely_encode_ms,
+            self.margin_ms,
+            probing,
         )
 
     def encoded(self, input_size: int, quality: int, size_bytes: int) -> None:

@@ -22,8 +22,14 @@ ASSUMED_BPS = 10e6
 class Adapter(Protocol):
     """The deciding part of one client."""
 
-    def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
-        """What to do with a frame."""
+    def choose(
+        self, captured: ClientInstant, now: ClientInstant, encode_ms: float, probing: bool = True
+    ) -> Send | Skip:
+        """What to do with a frame; ``probing``: see :func:`moonjelly.adaptation.decide`."""
+        ...
+
+    def keeps(self, reason: SkipReason) -> bool:
+        """Whether a frame that is not sent for ``reason`` stays on hand."""
         ...
 
     def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
@@ -82,9 +88,15 @@ class AdaptiveClient:
         self._in_flight: deque[Unacknowledged] = deque()
         self._unanswered_pings = 0
 
-    def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
+    def choose(
+        self, captured: ClientInstant, now: ClientInstant, encode_ms: float, probing: bool = True
+    ) -> Send | Skip:
         """See :class:`Adapter`."""
-        return self._sender.choose(self._stream, self._view, self._in_flight, captured, now, encode_ms)
+        return self._sender.choose(self._stream, self._view, self._in_flight, captured, now, encode_ms, probing=probing)
+
+    def keeps(self, reason: SkipReason) -> bool:
+        """See :class:`Adapter`."""
+        return reason.may_pass
 
     def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
         """See :class:`Adapter`."""
@@ -160,7 +172,9 @@ class JellyfishClient:
         self._filter = ErrorBasedFilter()
         self._in_flight: deque[int] = deque()
 
-    def choose(self, captured: ClientInstant, now: ClientInstant, encode_ms: float) -> Send | Skip:
+    def choose(
+        self, captured: ClientInstant, now: ClientInstant, encode_ms: float, probing: bool = True
+    ) -> Send | Skip:
         """See :class:`Adapter`."""
         if not self._view.placed:
             return Skip(SkipReason.REJECTED)
@@ -171,6 +185,10 @@ class JellyfishClient:
         while variant > 0 and self._bytes(variant) * 8.0 * self._stream.fps >= rate_bps:
             variant -= 1
         return Send(variant, network.DEFAULT_QUALITY, self._bytes(variant), 0.0)
+
+    def keeps(self, reason: SkipReason) -> bool:
+        """A Jellyfish client drops what it does not send."""
+        return False
 
     def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
         """See :class:`Adapter`."""

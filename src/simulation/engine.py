@@ -16,6 +16,7 @@ from moonjelly.adaptation import PlanView, Stream
 from moonjelly.clock import Clock
 from moonjelly.dispatching import DevicePlan
 from moonjelly.network import ClockOffset
+from moonjelly.on_hand import OnHand
 from moonjelly.planning import Plan, Problem
 from moonjelly.telemetry import DispatchRow, FrameRow, PlanRow, ServerFrameRow
 from moonjelly.types import Outcome
@@ -209,4 +210,4 @@ class Engine:
         else:
             adapter = AdaptiveClient(stream, view)
         rng = np.random.default_rng([self._workload.seed, 4, spec.client_id])
-        return SimulatedClient(spec, adapter, Uplink(spec.trace, spec.bucket_bytes), rng)
+        return SimulatedClient(spec, adapter, Uplink(spec.trace, spec.bucket_bytes), OnHand(spec.slo_ms), rng)

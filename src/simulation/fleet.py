@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from moonjelly import network
-from moonjelly.adaptation import Skip, SkipReason
+from moonjelly.adaptation import Send, Skip, SkipReason
 from moonjelly.backoff import Backoff
 from moonjelly.network import Exchange
+from moonjelly.on_hand import OnHand
 from moonjelly.profiles import Profile
 from moonjelly.telemetry import FrameRow
 from moonjelly.types import Outcome
@@ -34,6 +35,7 @@ class SimulatedClient:
     """One client.
 
     Attributes:
+        on_hand: frames that wait for the link, by the row of each that waits in vain.
         rng: spreads its first attempts to connect again.
         channel: number of its connection; what belongs to an older one is lost.
         connected: whether it has one.
@@ -49,6 +51,7 @@ class SimulatedClient:
     spec: ClientSpec
     adapter: Adapter
     uplink: Uplink
+    on_hand: OnHand[FrameRow]
     rng: np.random.Generator
     channel: int = 0
     connected: bool = True
@@ -140,19 +143,44 @@ class Fleet:
         if frame_id + 1 < spec.frames:
             self._agenda.add(spec.captured_ns(frame_id + 1), events.Captured(client_id, frame_id + 1))
         captured = client.clock(now_ns)
+        self._skip(client, client.on_hand.given_up(captured))
+        decision: Send | Skip = Skip(SkipReason.OUTAGE)
+        if client.connected:
+            decision = client.adapter.choose(captured, captured, self._encode_ms(self._sizes[-1]))
+        if isinstance(decision, Send):
+            self._encode(client, frame_id, captured, decision, now_ns)
+            return
+        row = skipped_row(spec, frame_id, captured, decision.reason)
+        kept = client.adapter.keeps(decision.reason)
+        self._skip(client, client.on_hand.add(captured, row) if kept else [row])
+
+    def _choose_waiting(self, client: SimulatedClient, now_ns: int) -> None:
+        """Something has changed on the link: one of the frames on hand may have its turn."""
+        now = client.clock(now_ns)
+        self._skip(client, client.on_hand.given_up(now))
         if not client.connected:
-            self._log(skipped_row(spec, frame_id, captured, SkipReason.OUTAGE), spec)
             return
-        decision = client.adapter.choose(captured, captured, self._encode_ms(self._sizes[-1]))
-        if isinstance(decision, Skip):
-            self._log(skipped_row(spec, frame_id, captured, decision.reason), spec)
-            return
+
+        def choose(captured: ClientInstant) -> Send | None:
+            decision = client.adapter.choose(captured, now, self._encode_ms(self._sizes[-1]), probing=False)
+            return decision if isinstance(decision, Send) else None
+
+        found = client.on_hand.next_to_send(choose)
+        if found is not None:
+            captured, row, decision = found
+            self._encode(client, row.frame_id, captured, decision, now_ns)
+
+    def _encode(
+        self, client: SimulatedClient, frame_id: int, captured: ClientInstant, decision: Send, now_ns: int
+    ) -> None:
+        spec = client.spec
+        self._skip(client, client.on_hand.passed_over(captured))
         input_size = self._sizes[decision.variant]
         table_bytes = network.prior_bytes(input_size, decision.jpeg_quality)
         self._keys += 1
         frame = Frame(
             key=self._keys,
-            client_id=client_id,
+            client_id=spec.client_id,
             frame_id=frame_id,
             channel=client.channel,
             captured=captured,
@@ -181,6 +209,7 @@ class Fleet:
         at_ns = client.transmit(now_ns, frame.size_bytes, int(client.spec.up_delay_ns[frame.frame_id]))
         if at_ns is not None:
             self._agenda.add(at_ns, events.Received(frame))
+        self._choose_waiting(client, now_ns)
 
     def reaches_server(self, frame: Frame) -> bool:
         """Whether the connection that carried the frame still stands."""
@@ -194,6 +223,7 @@ class Fleet:
             client.adapter.acknowledged(
                 Exchange(frame.size_bytes, frame.sent, frame.received, replied, client.clock(now_ns))
             )
+            self._choose_waiting(client, now_ns)
 
     def answered(self, frame: Frame, now_ns: int) -> None:
         """A frame's answer has come; the client judges it on its own clock."""
@@ -233,6 +263,7 @@ class Fleet:
         client = self._clients[pong.client_id]
         if pong.channel == client.channel:
             client.adapter.ponged(Exchange(0, pong.sent, pong.received, pong.received, client.clock(now_ns)))
+            self._choose_waiting(client, now_ns)
 
     def look(self, client_id: int, now_ns: int) -> None:
         """See whether the link has been silent for too long."""
@@ -263,10 +294,12 @@ class Fleet:
         client.channel_pings = 0
         client.reconnect(now_ns)
         self.ping(client_id, client.channel, now_ns)
+        self._choose_waiting(client, now_ns)
 
     def finish(self) -> None:
         """What has no answer by now never gets one."""
         for client in self._clients.values():
+            self._skip(client, client.on_hand.all())
             self._lose_outstanding(client, "no answer before the end of the run")
 
     def _send_ping(self, client: SimulatedClient, now_ns: int) -> None:
@@ -304,6 +337,10 @@ class Fleet:
             frame.reason = reason
             self._log(sent_row(client.spec, frame, self._profile, Outcome.LOST, None), client.spec)
         client.outstanding.clear()
+
+    def _skip(self, client: SimulatedClient, rows: list[FrameRow]) -> None:
+        for row in rows:
+            self._log(row, client.spec)
 
     def _encode_ms(self, input_size: int) -> float:
         return side_ms(self._timing.encode_ms, input_size, self._sizes[-1])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from moonjelly.errors import ConfigError, ConnectionLostError, FrameError, ProtocolError, SessionError
+from moonjelly.on_hand import MOST
 from moonjelly.rpc import serving_pb2 as pb
 from moonjelly.sdk import AsyncClient, Client, ConnectionState, EncodedFrame, FrameResult, Withheld
 from moonjelly.types import Outcome
@@ -308,6 +309,41 @@ async def test_frames_in_flight_over_a_lost_link_are_lost_once() -> None:
     assert counts[Outcome.LOST] == 1
     assert counts[Outcome.SKIPPED] >= 1
     assert counts[Outcome.LOST] + counts[Outcome.SKIPPED] == client.statistics.captured
+
+
+async def test_a_frame_waits_for_the_connection_while_it_has_time() -> None:
+    async with stub_server() as server, client_of(server) as client:
+        await detect_until(client)
+        await server.stop()
+        await until(lambda: client.state is ConnectionState.RECONNECTING, "the loss is noticed")
+        waiting = asyncio.create_task(client.detect(PICTURE))
+        await asyncio.sleep(0)
+        assert isinstance(client.choose(), Withheld), "now it cannot be sent"
+        await server.start()
+        result = await waiting
+        assert is_on_time(result)
+        assert client.state is ConnectionState.READY
+
+
+async def test_a_frame_that_waits_in_vain_ends_at_its_deadline() -> None:
+    async with stub_server() as server, client_of(server, slo_ms=200) as client:
+        await server.stop()
+        await until(lambda: client.state is ConnectionState.RECONNECTING, "the loss is noticed")
+        result = await client.detect(PICTURE)
+        assert (result.outcome, result.reason) == (Outcome.SKIPPED, "no connection to the server")
+        await server.start()
+    assert client.statistics.captured == 1
+
+
+async def test_at_most_a_few_frames_wait() -> None:
+    async with stub_server() as server, client_of(server) as client:
+        await server.stop()
+        await until(lambda: client.state is ConnectionState.RECONNECTING, "the loss is noticed")
+        waiting = [asyncio.create_task(client.detect(PICTURE)) for _ in range(MOST + 1)]
+        assert (await waiting[0]).outcome is Outcome.SKIPPED, "the oldest makes room"
+        await server.start()
+        await asyncio.gather(*waiting)
+    assert client.statistics.captured == MOST + 1
 
 
 async def test_an_answer_over_the_resumed_connection_counts() -> None:

@@ -194,6 +194,17 @@ class TestDecide:
         assert isinstance(choose(link(1_000.0, age_ms=100.0)), Skip)
         assert isinstance(choose(link(1_000.0, age_ms=800.0)), Send)
 
+    def test_but_not_by_a_frame_that_has_waited(self) -> None:
+        def again(estimate: LinkEstimate) -> Send | Skip:
+            return decide(STREAM, PLAN, estimate, (), learnt(), now(940.0), now(), probing=False)
+
+        assert again(link(1_000.0, age_ms=800.0)) == Skip(SkipReason.DEADLINE)
+        assert isinstance(again(link(30e6, age_ms=800.0)), Send), "it will be in time"
+
+    def test_the_link_can_lift_what_it_stands_in_the_way_of(self) -> None:
+        lasting = {SkipReason.REJECTED, SkipReason.DEADLINE}
+        assert {reason for reason in SkipReason if not reason.may_pass} == lasting
+
     def test_a_stall_of_the_encoder_does_not_end_sending(self) -> None:
         """Frames that took longer than the deadline say little of the next one, and a skipped one is a sure miss."""
 

@@ -132,11 +132,11 @@ def test_a_frame_too_late_for_the_link_is_skipped() -> None:
 
 def test_why_no_frame_can_be_sent() -> None:
     fresh = Session(Identity("camera", SLO_MS, 10.0, "default"))
-    assert fresh.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "no connection to the server")
+    assert fresh.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "no connection to the server", may_pass=True)
     busy = session()
     for _ in range(4):
         begun(busy)
-    assert busy.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "4 frames are unanswered already")
+    assert busy.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "4 frames are unanswered already", may_pass=True)
     draining = session()
     draining.receive(messages.ServerMessage(drain=messages.Drain(1.0, "new release")), at(1))
     assert draining.obstacle(at(1)) == Withheld(Outcome.SKIPPED, "the server drains: new release")

@@ -9,6 +9,7 @@ from moonjelly.adaptation import PlanView, Stream
 from moonjelly.dispatching import Run
 from moonjelly.errors import ConfigError
 from moonjelly.network import ClockOffset
+from moonjelly.on_hand import OnHand
 from moonjelly.reference import reference_profile
 from moonjelly.telemetry import DispatchRow, ServerFrameRow
 from moonjelly.types import Outcome
@@ -233,7 +234,7 @@ def test_simulated_clients_ping_as_live_ones_do() -> None:
     workload = draw(WorkloadOptions(clients=1, seconds=10.0), STEADY, PROFILE, 1)
     (spec,) = workload.clients
     adapter = JellyfishClient(Stream(100.0, 15.0, (128,)), PlanView(False, 0, 1.0, 1.0), 4.0, ClockOffset(0, 1))
-    client = SimulatedClient(spec, adapter, Uplink(STEADY), np.random.default_rng(1))
+    client = SimulatedClient(spec, adapter, Uplink(STEADY), OnHand(spec.slo_ms), np.random.default_rng(1))
     agenda, sent_ms = Agenda(), [0]
     fleet = Fleet({0: client}, PROFILE, workload.timing, 0, agenda, lambda row: None)
     fleet.join(0, 0)

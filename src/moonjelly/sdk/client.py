@@ -18,6 +18,7 @@ from moonjelly.adaptation import Send
 from moonjelly.clock import Clock, MonotonicClock
 from moonjelly.errors import ConfigError, ConnectionLostError, SessionError
 from moonjelly.network import LinkEstimate
+from moonjelly.on_hand import OnHand
 from moonjelly.rpc.messages import PlanUpdate, Welcome, ZooInfo
 from moonjelly.sdk.connection import Connection, ConnectionState, StateCallback
 from moonjelly.sdk.encoding import Encoder, check_picture
@@ -26,7 +27,7 @@ from moonjelly.sdk.session import Identity, Session
 from moonjelly.sdk.statistics import Statistics
 from moonjelly.sdk.stream import Target
 from moonjelly.types import DEFAULT_GROUP, Outcome
-from moonjelly.units import ClientInstant
+from moonjelly.units import ClientInstant, ns_to_ms
 
 
 class AsyncClient:
@@ -78,6 +79,7 @@ class AsyncClient:
             self._session,
             self._clock,
             self._deliver,
+            self._choose_waiting,
             self._on_connection,
             reconnect_s,
         )
@@ -87,6 +89,7 @@ class AsyncClient:
         self._encoder = Encoder()
         self._futures: dict[int, asyncio.Future[FrameResult]] = {}
         self._subscribers: set[asyncio.Queue[FrameResult | None]] = set()
+        self._on_hand: OnHand[asyncio.Future[Send | None]] = OnHand(slo_ms)
         self._closed = False
 
     # -- life -------------------------------------------------------------------------------------------------------
@@ -193,7 +196,7 @@ class AsyncClient:
         """
         check_picture(rgb)
         captured = self._now() if captured_ns is None else ClientInstant(captured_ns)
-        choice = self.choose(captured)
+        choice = await self.chosen(captured)
         if isinstance(choice, Withheld):
             return self.withhold(choice, captured)
         size = self.zoo.variants[choice.variant].input_size
@@ -210,6 +213,52 @@ class AsyncClient:
         now = self._now()
         return self._session.choose(now if captured_ns is None else ClientInstant(captured_ns), now)
 
+    async def chosen(self, captured_ns: int) -> Send | Withheld:
+        """:meth:`choose`, but a frame that the link alone stands in the way of has until its deadline.
+
+        It is chosen as soon as the link is back, or free enough, with enough time left; unless a newer frame is sent.
+
+        Raises:
+            ConnectionLostError: the client is closed.
+        """
+        captured, choice = ClientInstant(captured_ns), self.choose(captured_ns)
+        if isinstance(choice, Withheld) and choice.may_pass:
+            return await self._turn_of(captured) or choice
+        if isinstance(choice, Send):
+            self._pass_over(captured)
+        return choice
+
+    async def _turn_of(self, captured: ClientInstant) -> Send | None:
+        """What to send of a frame that waits for the link; ``None`` when it has waited in vain."""
+        waiting: asyncio.Future[Send | None] = asyncio.get_running_loop().create_future()
+        for oldest in self._on_hand.add(captured, waiting):
+            _tell(oldest, None)
+        try:
+            left_ms = self._session.identity.slo_ms - ns_to_ms(self._now() - captured)
+            return await asyncio.wait_for(waiting, left_ms / 1e3)
+        except asyncio.TimeoutError:
+            return None
+        finally:
+            self._on_hand.remove(waiting)
+
+    def _choose_waiting(self) -> None:
+        """Something has changed on the link: one of the frames on hand may have its turn."""
+        now = self._now()
+
+        def choose(captured: ClientInstant) -> Send | None:
+            choice = self._session.choose(captured, now, probing=False)
+            return choice if isinstance(choice, Send) else None
+
+        found = self._on_hand.next_to_send(choose)
+        if found is not None:
+            captured, waiting, choice = found
+            self._pass_over(captured)
+            _tell(waiting, choice)
+
+    def _pass_over(self, sent: ClientInstant) -> None:
+        for waiting in self._on_hand.passed_over(sent):
+            _tell(waiting, None)
+
     def submit(self, encoded: EncodedFrame, captured_ns: int) -> asyncio.Future[FrameResult]:
         """Send an encoded frame; the future yields its outcome and never raises.
 
@@ -225,6 +274,7 @@ class AsyncClient:
             return future
         self._futures[begun] = future
         self._connection.send(begun)
+        self._choose_waiting()
         return future
 
     def withhold(self, withheld: Withheld, captured_ns: int) -> FrameResult:
@@ -278,6 +328,11 @@ async def _until_closed(
             yield result
     finally:
         unsubscribe()
+
+
+def _tell(waiting: asyncio.Future[Send | None], choice: Send | None) -> None:
+    if not waiting.done():  # it has waited too long, or nobody waits any more
+        waiting.set_result(choice)
 
 
 def _read(certificates: Path | None) -> bytes | None:

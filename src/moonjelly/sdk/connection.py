@@ -63,6 +63,7 @@ class Connection:
         session: decides; changed by this class alone while it is open.
         clock: monotonic clock of this host.
         deliver: takes the frames that have ended.
+        on_heard: told when the server has said something: the link carries.
         on_state: told of every change of state.
         reconnect_s: how long a lost stream is tried again.
     """
@@ -73,6 +74,7 @@ class Connection:
         session: Session,
         clock: Clock,
         deliver: Callable[[list[FrameResult]], None],
+        on_heard: Callable[[], None],
         on_state: StateCallback,
         reconnect_s: float,
     ) -> None:
@@ -80,6 +82,7 @@ class Connection:
         self._session = session
         self._clock = clock
         self._deliver = deliver
+        self._on_heard = on_heard
         self._on_state = on_state
         self._reconnect_s = reconnect_s
         self._state = ConnectionState.CLOSED
@@ -237,6 +240,7 @@ class Connection:
         now = self._now()
         self._deliver(self._session.connect(message.welcome, now))
         self._deliver(self._session.receive(message, now))
+        self._on_heard()
         return message.welcome
 
     async def _choose_congestion_control(self) -> None:
@@ -292,6 +296,7 @@ class Connection:
     async def _read(self, stream: Stream) -> None:
         while (message := await stream.read()) is not None:
             self._deliver(self._session.receive(message, self._now()))
+            self._on_heard()
             if message.drain is not None:
                 self._set_state(ConnectionState.DRAINING, message.drain.reason)
             if message.error is not None:

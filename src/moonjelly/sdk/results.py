@@ -35,10 +35,12 @@ class Withheld:
     Attributes:
         outcome: that it has thereby.
         reason: in words.
+        may_pass: whether the link can lift it while the frame still has time.
     """
 
     outcome: Outcome
     reason: str
+    may_pass: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -28,6 +28,7 @@ from moonjelly.units import NS_PER_MS, ClientInstant, ms_to_ns
 PROBE_INTERVAL_NS = 1000 * NS_PER_MS
 """A rejected client sends a frame this often all the same: pings carry too little to measure the bandwidth by, and
 without a measurement a client that was rejected for its link would stay rejected when the link is good again."""
+_UNCONNECTED = Withheld(Outcome.SKIPPED, "no connection to the server", may_pass=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,20 +172,20 @@ class Session:
     def obstacle(self, now: ClientInstant) -> Withheld | None:
         """Why no frame can be sent now, whatever its size."""
         if self.plan is None or not self._connected:
-            return Withheld(Outcome.SKIPPED, "no connection to the server")
+            return _UNCONNECTED
         if self.draining is not None:
             return Withheld(Outcome.SKIPPED, f"the server drains: {self.draining.reason}")
         if not self.plan.placed and now < self._next_probe:
             return Withheld(Outcome.REJECTED, self.plan.reason or "no place in the plan")
         if len(self._frames) >= self._terms.max_outstanding:
-            return Withheld(Outcome.SKIPPED, f"{len(self._frames)} frames are unanswered already")
+            return Withheld(Outcome.SKIPPED, f"{len(self._frames)} frames are unanswered already", may_pass=True)
         return None
 
-    def choose(self, captured: ClientInstant, now: ClientInstant) -> Send | Withheld:
-        """What adaptation would send of a frame captured at ``captured``."""
+    def choose(self, captured: ClientInstant, now: ClientInstant, probing: bool = True) -> Send | Withheld:
+        """What adaptation would send of a frame captured at ``captured``; see :func:`moonjelly.adaptation.decide`."""
         why = self.obstacle(now)
         if why is not None or self.plan is None:
-            return why or Withheld(Outcome.SKIPPED, "no connection to the server")
+            return why or _UNCONNECTED
         decision = self._sender.choose(
             self._stream(),
             plan_view(self.plan),
@@ -193,9 +194,10 @@ class Session:
             now,
             self._preparation.expected_ms(now),
             self._preparation.likely_ms(now),
+            probing,
         )
         if not isinstance(decision, Send):
-            return Withheld(Outcome.SKIPPED, decision.reason.value)
+            return Withheld(Outcome.SKIPPED, decision.reason.value, decision.reason.may_pass)
         self._preparation.choose(captured, now)
         return decision
 

@@ -74,6 +74,10 @@ class Client:
 
         return self._call(choice())
 
+    def chosen(self, captured_ns: int) -> Send | Withheld:
+        """See :meth:`AsyncClient.chosen`."""
+        return self._call(self._client.chosen(captured_ns))
+
     def withhold(self, withheld: Withheld, captured_ns: int) -> FrameResult:
         """See :meth:`AsyncClient.withhold`."""
 
