@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from moonjelly.detection.average_precision import average_precision
+from moonjelly.detection.average_precision import AveragePrecision, average_precision, resampled_precision
 from moonjelly.detection.coco import (
     CocoImage,
     CocoSet,
@@ -118,3 +118,12 @@ def test_an_unknown_class_and_an_empty_truth_are_errors() -> None:
         average_precision(SET, {3: TRUTH}, ("car", "tram"))
     with pytest.raises(CocoError, match="the truth has no boxes"):
         average_precision(CocoSet.of(("car", "person"), IMAGES, {}), {3: TRUTH}, ("car", "person"))
+
+
+def test_a_resample_counts_a_picture_as_often_as_it_was_drawn() -> None:
+    both = CocoSet.of(("car", "person"), IMAGES, {3: TRUTH, 9: TRUTH})
+    draws = [(0, 1), (0, 0), (1, 1), (1, 0)]
+    found = resampled_precision(both, {3: TRUTH}, ("car", "person"), draws)
+    assert [one.ap50 for one in found] == pytest.approx([51 / 101, 1.0, 0.0, 51 / 101])  # recall 0, 0.01, ... 0.5
+    assert found[0] == average_precision(both, {3: TRUTH}, ("car", "person"))
+    assert resampled_precision(both, {}, ("car", "person"), draws) == [AveragePrecision(0.0, 0.0)] * len(draws)
