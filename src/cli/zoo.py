@@ -21,9 +21,9 @@ from moonjelly.training.store import Progress as TaskProgress
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Train, list, show, verify and record model zoos.")
 
-PROFILE_BATCHES = 120
+PROFILE_BATCHES = 60
 """Runs per (variant, batch) of the profile that a training ends with."""
-PROFILE_LIMIT_S = 3.0
+PROFILE_LIMIT_S = 1.5
 _COLUMNS = (
     TextColumn("{task.description:<24}"),
     BarColumn(),
