@@ -128,6 +128,8 @@ class PlanRow:
     fallback: bool
     accuracy: float
     """Request-weighted profiled accuracy of the plan."""
+    latency_factor: float = 2.0
+    """Batches that a frame was planned to take at its device, waiting included."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def serve(
     ] = None,
     rho: Annotated[float | None, _of_plans("Share of a device's throughput that may be planned. Default: 0.9.")] = None,
     latency_factor: Annotated[
-        float | None, _of_plans("Batches a frame waits for, its own included. Default: 2.")
+        str | None, _of_plans("Batches a frame waits for, its own included: a number, or auto. Default: 2.")
     ] = None,
     host: Annotated[str | None, _of_access("Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, _of_access(f"Port; 0 takes any free one. Default: {DEFAULT_PORT}.")] = None,

@@ -64,6 +64,6 @@ def _message_bytes(settings: Settings, kinds: tuple[str, ...], clients: int) -> 
     devices = tuple(
         Device(index, kind, speed) for index, (kind, speed) in enumerate(zip(kinds, settings.speeds, strict=True))
     )
-    problem = Problem(known, devices, rules.profiles, Plan(plan.assignments), rules.latency_factor, rules.rho)
+    problem = Problem(known, devices, rules.profiles, Plan(plan.assignments), rho=rules.rho)
     request, reply = ipc.PlanRequest(_LARGEST_ID, problem), ipc.PlanReply(_LARGEST_ID, plan, "", 1.0)
     return max(len(ipc.encode(request)), len(ipc.encode(reply)))

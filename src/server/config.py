@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from moonjelly import dispatching, planning
 from moonjelly.config import Options
 from moonjelly.errors import ConfigError
+from moonjelly.latency_factor import SAFE
 from moonjelly.planning.cadence import INTERVAL_NS
 from moonjelly.planning.head_room import DEFAULT_RHO
 from moonjelly.types import DEFAULT_GROUP
@@ -50,7 +51,8 @@ class ServerOptions(Options):
         resident: variants that stay loaded on a device around the active one; 0: all that fit into memory.
         max_batch: largest batch.
         rho: share of a device's throughput that may be planned, more of it where batches are long.
-        latency_factor: batches that a frame waits for, its own included.
+        latency_factor: batches that a frame waits for, its own included; ``None``, written ``auto``: as few as keep
+            what plans promise (:mod:`moonjelly.latency_factor`), but 2 for policies that stand for published systems.
         token: clients must present it; empty: none.
         tls_cert: PEM certificate chain; with ``tls_key``.
         tls_key: PEM private key.
@@ -83,7 +85,7 @@ class ServerOptions(Options):
     resident: Annotated[int, Field(ge=0)] = 0
     max_batch: Annotated[int, Field(ge=1, le=256)] = 12
     rho: Fraction = DEFAULT_RHO
-    latency_factor: Positive = 2.0
+    latency_factor: Positive | None = SAFE
     token: str = ""
     tls_cert: Path | None = None
     tls_key: Path | None = None
@@ -102,6 +104,16 @@ class ServerOptions(Options):
     def _split(cls, value: object) -> object:
         """The environment gives lists as text."""
         return tuple(part for part in value.split(",") if part) if isinstance(value, str) else value
+
+    @field_validator("latency_factor", mode="before")
+    @classmethod
+    def _number_or_auto(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return None if value == "auto" else float(value)
+        except ValueError:
+            raise ValueError("a positive number (2 is usual) or auto") from None
 
     @field_validator("policy")
     @classmethod
@@ -156,6 +168,11 @@ class ServerOptions(Options):
     def answer_places(self) -> dict[str, str]:
         """Group to the file or folder of its recorded answers."""
         return {group: str(Path(place).expanduser().absolute()) for group, place in _by_group(self.answers)}
+
+    @property
+    def fixed_factor(self) -> float | None:
+        """The latency factor of all plans; ``None``: it is found."""
+        return SAFE if self.latency_factor is None and planning.keeps_factor(self.policy) else self.latency_factor
 
     def speed_of(self, device: int) -> float:
         """Factor on the profile of one device."""

@@ -189,7 +189,7 @@ class Service:
         }
         return Settings(
             zoos={group: _zoo_info(group, zoo, profiles[kinds[0], group]) for group, zoo in self._zoos.items()},
-            rules=Rules(profiles, options.latency_factor, options.rho),
+            rules=Rules(profiles, options.fixed_factor, options.rho),
             speeds=[options.speed_of(device) for device in range(self._devices)],
             slots=options.slots,
             policy=options.policy,

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
+from moonjelly import latency_factor
 from moonjelly.device_speed import PROFILED, DeviceSpeed, observe, recovered
 from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, QueuedFrame, Run, WaitUntil
 from moonjelly.telemetry import DispatchRow
@@ -101,6 +102,7 @@ class SimulatedDevice:
         self._frames: dict[int, Frame] = {}
         self._running: Run | None = None
         self._started_ns = 0
+        self._overrun_ns = 0
         self._busy_until_ns: int | None = None
         self._wake_ns: int | None = None
         self._wake_number = 0
@@ -128,8 +130,11 @@ class SimulatedDevice:
         run, self._running, self._busy_until_ns = self._running, None, None
         assert run is not None, "a batch ends that never began"
         frames = [self._frames.pop(queued.key) for queued in run.frames]
+        overran = now_ns - self._started_ns > self._overrun_ns
         for frame in frames:
             frame.ended_ns = now_ns
+            if frame.kept:
+                frame.kept = now_ns <= frame.deadline_ns and not overran
         self._dispatcher.finished(now_ns, run.frames)
         self._settled(frames)
         self._rate(observe(self._measured, now_ns, now_ns - self._started_ns, self._times.profiled_ns(run)))
@@ -146,6 +151,7 @@ class SimulatedDevice:
                 return
             self._log(decision, now_ns)
             self._queue.take(decision.frames)
+            self._judge(decision)
             if isinstance(decision, Drop):
                 for queued in decision.frames:
                     self._frames[queued.key].ended_ns = now_ns
@@ -153,9 +159,20 @@ class SimulatedDevice:
             else:
                 self._start(decision, now_ns)
 
+    def _judge(self, decision: Run | Drop) -> None:
+        """Note which frames run as planned, of those that came with time enough for that."""
+        planned = self.plan.variant
+        needed_ns = self.plan.latency_ns[planned][self.plan.batch - 1]
+        as_planned = isinstance(decision, Run) and decision.variant >= planned
+        for queued in decision.frames:
+            if queued.deadline_ns - queued.arrived_ns >= needed_ns:
+                self._frames[queued.key].kept = as_planned
+
     def _start(self, run: Run, now_ns: int) -> None:
         self._running, self._started_ns = run, now_ns
-        self._busy_until_ns = now_ns + self.plan.latency_ns[run.variant][run.padded_batch - 1]
+        profiled_ns = self.plan.latency_ns[run.variant][run.padded_batch - 1]
+        self._busy_until_ns = now_ns + profiled_ns
+        self._overrun_ns = latency_factor.overrun_ns(profiled_ns)
         for queued in run.frames:
             frame = self._frames[queued.key]
             frame.started_ns, frame.used_variant, frame.batch = now_ns, run.variant, len(run.frames)

@@ -202,7 +202,7 @@ class Engine:
     def _client(self, spec: ClientSpec, system: System) -> SimulatedClient:
         sizes = tuple(variant.input_size for variant in self._profile.variants)
         stream = Stream(spec.slo_ms, spec.fps, sizes)
-        view = PlanView(True, 0, self._profile.latency(0, 1), self._server.overhead_ms, system.latency_factor)
+        view = PlanView(True, 0, self._profile.latency(0, 1), self._server.overhead_ms, self._server.latency_factor)
         adapter: Adapter
         if system.network == "jellyfish":
             offset = ClockOffset(-spec.clock_offset_ns, 1)

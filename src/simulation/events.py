@@ -22,6 +22,7 @@ class Frame:
         channel: number of the client's connection that carries it.
         variant: index that it was sized for.
         bandwidth_bps, rtt_ms, offset: the client's estimates, as carried by the frame.
+        kept: whether it was served as planned; ``None``: it did not come in time for that.
         outcome: as the server sees it, until the client has judged it.
     """
 
@@ -49,6 +50,7 @@ class Frame:
     ended_ns: int = 0
     batch: int = 0
     used_variant: int | None = None
+    kept: bool | None = None
     outcome: Outcome | None = None
     reason: str = ""
     next_variant: int = 0

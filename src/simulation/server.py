@@ -9,6 +9,7 @@ from functools import partial
 from moonjelly import network
 from moonjelly.adaptation import PlanView
 from moonjelly.clock import Clock
+from moonjelly.latency_factor import SAFE, UNKNOWN, observe
 from moonjelly.network import INITIAL_BANDWIDTH_BPS, FrameSizes, HarmonicMean, answer_by_ns
 from moonjelly.placement import Place, Running, asked_variant, is_broken, link_changed, newcomer, places
 from moonjelly.planning import Assignment, Client, Device, Plan, Policy, Problem, check
@@ -90,6 +91,8 @@ class SimulatedServer:
         self._due_number = 0
         self.sessions: dict[int, Session] = {}
         self.runs = 0
+        self._promises = UNKNOWN
+        self.latency_factor = system.fixed_factor or SAFE
         self.plan: Plan | None = None
 
     @property
@@ -111,7 +114,7 @@ class SimulatedServer:
             self._budgets(session),
             self._running(),
             self._profiles,
-            self._system.latency_factor,
+            self.latency_factor,
             self._system.rho,
         )
         self.sessions[spec.client_id] = session
@@ -136,7 +139,7 @@ class SimulatedServer:
         answer_ns = answer_by_ns(captured_ns, session.spec.slo_ms, session.rtt_ms)
         frame.deadline_ns = answer_ns - ms_to_ns(self._workload.timing.respond_ms)
         looked_at = self._system.plans_on_bandwidth and link_changed(session.bandwidth_bps, session.snapshot_bps)
-        if looked_at and is_broken(session.place, self._budgets(session), self._system.latency_factor):
+        if looked_at and is_broken(session.place, self._budgets(session), self.latency_factor):
             self.trigger("bandwidth", now_ns)
         return session
 
@@ -146,6 +149,8 @@ class SimulatedServer:
         if frame.queued_ns is not None:
             own_ms += (frame.queued_ns - frame.received) / NS_PER_MS - self._workload.timing.ingest_ms
         self._measured_ms = smoothed_ms(self._measured_ms, own_ms)
+        if frame.kept is not None and self._system.fixed_factor is None:
+            self._promises = observe(self._promises, frame.kept)
         session = self.sessions.get(frame.client_id)
         frame.next_variant = 0 if session is None else self._asked(session)
 
@@ -172,6 +177,7 @@ class SimulatedServer:
         reason, self._due_ns, self._planned_at_ns = self._due_reason, None, now_ns
         if self.sessions:
             self._plan_at(periodic_run_ns(now_ns), "period")
+        self.latency_factor = self._system.fixed_factor or self._promises.latency_factor
         problem = self._snapshot(now_ns)
         started_ns = self._cpu_clock.now_ns()
         plan = self._policy.plan(problem, seed=self._workload.seed + self.runs)
@@ -192,6 +198,7 @@ class SimulatedServer:
                 switches=report.changes,
                 fallback=False,
                 accuracy=report.accuracy,
+                latency_factor=problem.latency_factor,
             )
         )
         self.runs += 1
@@ -217,12 +224,12 @@ class SimulatedServer:
 
     def view(self, session: Session) -> PlanView:
         """What a client may know of the plan."""
-        place, factor = session.place, self._system.latency_factor
+        place, factor = session.place, self.latency_factor
         return PlanView(place.device_id is not None, self._asked(session), place.infer_ms, self.overhead_ms, factor)
 
     def _asked(self, session: Session) -> int:
         budgets = partial(self._budgets, session)
-        factor = self._system.latency_factor
+        factor = self.latency_factor
         return asked_variant(session.place, session.bandwidth_bps, session.planned_bps, budgets, factor)
 
     def _running(self) -> list[Running]:
@@ -270,7 +277,7 @@ class SimulatedServer:
             devices=self._devices,
             profiles=self._profiles,
             previous=self.plan,
-            latency_factor=self._system.latency_factor,
+            latency_factor=self.latency_factor,
             rho=self._system.rho,
             changes_per_min=self._changes.per_min(now_ns),
         )

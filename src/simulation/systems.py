@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from moonjelly import dispatching, planning
-from moonjelly.adaptation import LATENCY_FACTOR
 from moonjelly.errors import ConfigError
+from moonjelly.latency_factor import SAFE
 from moonjelly.planning.head_room import DEFAULT_RHO
 
 NETWORKS = ("moonjelly", "jellyfish")
@@ -23,7 +23,8 @@ class System:
         network: ``moonjelly``: estimation, learnt frame sizes and adaptation of this library. ``jellyfish``:
             error-based filter and harmonic mean, a fixed table of frame sizes, no skipping, no new channel.
         rho: share of a device's throughput that may be planned.
-        latency_factor: batches that a frame waits for, its own included; clients are told.
+        latency_factor: batches that a frame waits for, its own included; clients are told. ``None``: as few as keep
+            what plans promise (:mod:`moonjelly.latency_factor`), but 2 for policies that stand for published systems.
         measures_speed: whether it counts with what its devices do, or with their profiles.
     """
 
@@ -31,7 +32,7 @@ class System:
     dispatcher: str = dispatching.DEFAULT
     network: str = "moonjelly"
     rho: float = DEFAULT_RHO
-    latency_factor: float = LATENCY_FACTOR
+    latency_factor: float | None = SAFE
     measures_speed: bool = True
 
     def __post_init__(self) -> None:
@@ -45,8 +46,13 @@ class System:
                 raise ConfigError(f"unknown {noun} '{value}'; known: {', '.join(names)}")
         if not 0 < self.rho <= 1:
             raise ConfigError(f"'rho' = {self.rho}; it must be in (0, 1]")
-        if not 0 < self.latency_factor < math.inf:
+        if self.latency_factor is not None and not 0 < self.latency_factor < math.inf:
             raise ConfigError(f"'latency_factor' = {self.latency_factor}; it must be positive and finite (2 is usual)")
+
+    @property
+    def fixed_factor(self) -> float | None:
+        """The ``latency_factor`` that it always plans with; ``None``: it finds one."""
+        return SAFE if self.latency_factor is None and planning.keeps_factor(self.policy) else self.latency_factor
 
     @property
     def name(self) -> str:

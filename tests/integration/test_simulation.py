@@ -87,6 +87,19 @@ def test_clients_size_frames_by_the_latency_factor_that_the_server_plans_with() 
     assert sized[0] > sized[1]
 
 
+def test_fewer_batches_are_planned_once_promises_were_kept_and_never_by_the_published_policy() -> None:
+    """Where the factor is to be found; by default it is fixed."""
+    published = parse("sa-dp+jellyfish-fifo+jellyfish")
+    for system, factors in (
+        (dataclasses.replace(OURS, latency_factor=None), {2.0, 1.5}),
+        (dataclasses.replace(published, latency_factor=None), {2.0}),
+        (OURS, {2.0}),
+    ):
+        _, rows, _ = simulate(dataclasses.replace(SMALL, seconds=20.0), GOOD, system)
+        assert {row.latency_factor for row in rows.plans} == factors
+        assert rows.plans[0].latency_factor == 2.0
+
+
 def test_a_slow_client_is_planned_a_variant_that_its_frames_can_be_sized_for() -> None:
     options = dataclasses.replace(SMALL, slo_ms=(100.0,), timing=dataclasses.replace(SMALL.timing, encode_ms=25.0))
     workload, rows, summary = simulate(options, GOOD, OURS)

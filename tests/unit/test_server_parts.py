@@ -235,6 +235,15 @@ class TestOptions:
         options = self.load(zoo=("a", "boats=b"), runtime="simulated", answers=("/here/a.json", "boats=there"))
         assert options.answer_places == {"default": "/here/a.json", "boats": str(Path("there").absolute())}
 
+    def test_the_latency_factor_is_two_a_number_or_found_but_for_published_policies(self) -> None:
+        assert self.load().fixed_factor == 2.0
+        assert self.load(latency_factor="auto").fixed_factor is None
+        assert self.load(latency_factor="1.5").fixed_factor == 1.5
+        assert self.load(policy="sa-dp:origin=previous", latency_factor="auto").fixed_factor == 2.0
+        assert self.load(policy="sa-dp", latency_factor=1.5).fixed_factor == 1.5
+        with pytest.raises(ConfigError, match=r"'latency_factor' = 'many': a positive number .* or auto"):
+            self.load(latency_factor="many")
+
     def test_a_variable_that_is_no_option_is_named(self) -> None:
         environment = {"MOONJELLY_SERVER_PROT": "1", "MOONJELLY_DATA": "/data", "MOONJELLY_CLIENT_FPS": "5"}
         with pytest.raises(

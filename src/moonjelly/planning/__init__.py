@@ -4,7 +4,14 @@ from moonjelly.planning.assemble import Draft, finish
 from moonjelly.planning.check import PlanReport, check
 from moonjelly.planning.keep import keep_previous
 from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
-from moonjelly.planning.registry import DEFAULT_POLICY, ENTRY_POINT_GROUP, Policy, create_policy, policy_names
+from moonjelly.planning.registry import (
+    DEFAULT_POLICY,
+    ENTRY_POINT_GROUP,
+    Policy,
+    create_policy,
+    keeps_factor,
+    policy_names,
+)
 
 __all__ = [
     "DEFAULT_POLICY",
@@ -21,5 +28,6 @@ __all__ = [
     "create_policy",
     "finish",
     "keep_previous",
+    "keeps_factor",
     "policy_names",
 ]

@@ -38,6 +38,9 @@ _BUILT_IN: Mapping[str, str] = {
     "keep-previous": "moonjelly.planning.keep:KeepPrevious",
 }
 
+BASELINES = frozenset(_BUILT_IN) - {"multiset", "exact", "keep-previous"}
+"""Policies that stand for published systems or for simple ways: they plan with two batches per frame, as published."""
+
 
 @runtime_checkable
 class Policy(Protocol):
@@ -60,6 +63,11 @@ class Policy(Protocol):
 def policy_names() -> tuple[str, ...]:
     """Names of all policies, the built-in ones first."""
     return (*_BUILT_IN, *sorted(set(_plugins()) - set(_BUILT_IN)))
+
+
+def keeps_factor(name: str) -> bool:
+    """Whether a policy always plans with two batches per frame unless told otherwise; ``name`` may have options."""
+    return name.partition(":")[0] in BASELINES
 
 
 def create_policy(name: str, options: Mapping[str, Any] | None = None) -> Policy:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
+from moonjelly import latency_factor
 from moonjelly.network import observe_response
 from moonjelly.placement import asked_variant
 from moonjelly.rpc import messages
 from moonjelly.types import Detections, Outcome
-from moonjelly.units import ServerInstant, ns_to_ms
+from moonjelly.units import ServerInstant, ms_to_ns, ns_to_ms
 from server import ipc
 from server.core import events as ev
 from server.core.devices import DeviceState
@@ -42,6 +44,7 @@ class Answers:
         batch = event.batch
         device = self._devices[batch.device]
         dropped, overdue = 0, []
+        promised_ns, as_planned = self._promise(batch, device)
         for answer in batch.answers:
             pending = self._frames.settle(answer.key)
             if pending is None:
@@ -49,12 +52,29 @@ class Answers:
             device.pool.free(pending.slot)
             del device.frames[pending.slot]
             dropped += answer.outcome is Outcome.DROPPED
+            if answer.outcome is not Outcome.FAILED and pending.run_by_ns - answer.queued_ns >= promised_ns:
+                kept = as_planned and batch.ended_ns <= pending.run_by_ns
+                self._state.promises = latency_factor.observe(self._state.promises, kept)
             if not pending.answered:
                 self._settle(pending, answer, batch, device, now_ns)
             else:
                 overdue.append((pending.session_id, pending.frame_id, answer.queued_ns))
         if batch.ran or dropped:
             self._out.append(ev.Record(dispatch_record(batch, dropped, self._names[batch.group], tuple(overdue))))
+
+    def _promise(self, batch: ipc.Batch, device: DeviceState) -> tuple[float, bool]:
+        """What the planned batch takes, ns (infinite where the dispatcher was not asked), and whether this one ran so.
+
+        Of the frames that came with at least so much time left, all are to be run in time by the planned variant.
+        """
+        if not batch.planned_batch:
+            return math.inf, False
+        profile = self._rules.profiles[device.kind, batch.group]
+        planned_ns = ms_to_ns(profile.latency(batch.planned_variant, batch.planned_batch, batch.speed))
+        if not batch.ran or batch.variant < batch.planned_variant:
+            return planned_ns, False
+        profiled_ns = ms_to_ns(profile.latency(batch.variant, batch.ran, batch.speed))
+        return planned_ns, batch.ended_ns - batch.started_ns <= latency_factor.overrun_ns(profiled_ns)
 
     def _settle(
         self, pending: PendingFrame, answer: ipc.Answer, batch: ipc.Batch, device: DeviceState, now_ns: int
@@ -124,7 +144,7 @@ class Answers:
             session.bandwidth_bps,
             session.planned_bandwidth_bps,
             partial(self._state.budget, session),
-            self._rules.latency_factor,
+            self._state.latency_factor,
         )
 
     def overdue(self, now_ns: int) -> None:

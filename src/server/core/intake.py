@@ -21,7 +21,6 @@ class Intake:
     def __init__(self, state: State, answers: Answers, executors: Executors) -> None:
         self._state = state
         self._settings = state.settings
-        self._rules = state.settings.rules
         self._sessions = state.sessions
         self._devices = state.devices
         self._frames = state.frames
@@ -125,6 +124,6 @@ class Intake:
             return
         session.bandwidth_bps = frame.bandwidth_bps
         if link_changed(frame.bandwidth_bps, session.snapshot_bandwidth_bps) and is_broken(
-            session.place, self._state.budget(session), self._rules.latency_factor
+            session.place, self._state.budget(session), self._state.latency_factor
         ):
             self._state.planning.want("bandwidth")

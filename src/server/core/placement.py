@@ -21,12 +21,12 @@ class Rules:
 
     Attributes:
         profiles: (device kind, group) to profile.
-        latency_factor: one batch waiting and one running.
+        latency_factor: batches that a frame takes at its device; ``None``: as few as keep what plans promise.
         rho: share of a device's throughput that may be planned.
     """
 
     profiles: Mapping[tuple[str, str], Profile]
-    latency_factor: float
+    latency_factor: float | None
     rho: float
 
 
@@ -62,6 +62,7 @@ def problem_of(
     rules: Rules,
     previous: Plan | None,
     changes_per_min: float,
+    latency_factor: float,
 ) -> Problem:
     """The snapshot that a policy sees."""
     devices = [device for device in devices if device.up]
@@ -77,7 +78,7 @@ def problem_of(
         devices=tuple(planned_device(device) for device in devices),
         profiles=rules.profiles,
         previous=previous,
-        latency_factor=rules.latency_factor,
+        latency_factor=latency_factor,
         rho=rules.rho,
         changes_per_min=changes_per_min,
     )

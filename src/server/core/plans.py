@@ -55,20 +55,23 @@ class Plans:
             self._state.budget(session),
             devices,
             rules.profiles,
-            rules.latency_factor,
+            self._state.latency_factor,
             rules.rho,
             before.device_id,
         )
         if session.place.device_id is None and before.device_id is not None:
             again = kept(before, session.group, session.fps, devices, rules.profiles, rules.rho)
             session.place = again or session.place
-        session.plan = told(session.place, self._planning.run, own_ms(self._devices), rules.latency_factor)
+        session.plan = told(session.place, self._planning.run, own_ms(self._devices), self._state.latency_factor)
 
     def start(self, now_ns: int) -> None:
         """Ask the planner about things as they are."""
         state = self._state
+        factor = state.latency_factor = self._rules.latency_factor or state.promises.latency_factor
         changes_per_min = self._changes.per_min(now_ns)
-        problem = problem_of(self._sessions, self._devices, state.input_sizes, self._rules, self._plan, changes_per_min)
+        problem = problem_of(
+            self._sessions, self._devices, state.input_sizes, self._rules, self._plan, changes_per_min, factor
+        )
         run = self._planning.start(problem, now_ns)
         self._out.append(ev.AskPlanner(ipc.PlanRequest(run, problem)))
 
@@ -132,6 +135,7 @@ class Plans:
             switches=switches,
             fallback=fallback,
             accuracy=request_accuracy(plan, problem),
+            latency_factor=problem.latency_factor,
         )
         self._out.append(ev.Record(row))
 
@@ -149,7 +153,7 @@ class Plans:
         return switches
 
     def _inform(self, session: Session, place: Place, server_ms: float) -> None:
-        update = told(place, self._planning.run, server_ms, self._rules.latency_factor)
+        update = told(place, self._planning.run, server_ms, self._state.latency_factor)
         session.planned_bandwidth_bps = session.snapshot_bandwidth_bps
         session.place = place
         changed = not same_place(session.plan, update)

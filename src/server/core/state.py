@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moonjelly.latency_factor import SAFE, UNKNOWN
 from server.core import events as ev
 from server.core.devices import DeviceState
 from server.core.frames import FrameBook
@@ -21,6 +22,8 @@ class State:
         devices: by id.
         frames: on their way.
         planning: when to plan.
+        promises: how devices have kept what plans promised.
+        latency_factor: of the latest planning problem.
         out: what is to be done about the event at hand. One list for ever, so that each part may hold it.
     """
 
@@ -36,6 +39,8 @@ class State:
         ]
         self.frames = FrameBook()
         self.planning = PlanClock(settings.interval_ns, settings.plan_budget_ns)
+        self.promises = UNKNOWN
+        self.latency_factor = settings.rules.latency_factor or SAFE
         self.out: list[ev.Instruction] = []
 
     def budget(self, session: Session) -> tuple[float, ...]:
