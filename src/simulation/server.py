@@ -111,7 +111,7 @@ class SimulatedServer:
         session.place = newcomer(
             DEFAULT_GROUP,
             spec.fps,
-            self._budgets(session),
+            self._planned_budgets(session),
             self._running(),
             self._profiles,
             self.latency_factor,
@@ -139,7 +139,7 @@ class SimulatedServer:
         answer_ns = answer_by_ns(captured_ns, session.spec.slo_ms, session.rtt_ms)
         frame.deadline_ns = answer_ns - ms_to_ns(self._workload.timing.respond_ms)
         looked_at = self._system.plans_on_bandwidth and link_changed(session.bandwidth_bps, session.snapshot_bps)
-        if looked_at and is_broken(session.place, self._budgets(session), self.latency_factor):
+        if looked_at and is_broken(session.place, self._planned_budgets(session), self.latency_factor):
             self.trigger("bandwidth", now_ns)
         return session
 
@@ -267,11 +267,18 @@ class SimulatedServer:
             preparation_ms=preparation_beyond_ms(session.preparation_ms),
         )
 
+    def _planned_budgets(self, session: Session) -> tuple[float, ...]:
+        """What planning counts with; the published code plans on frames of each variant's own size."""
+        budget_ms = self._budgets(session)
+        return (
+            budget_ms if self._system.network == "jellyfish" else network.planned_budgets(budget_ms, self._input_sizes)
+        )
+
     def _snapshot(self, now_ns: int) -> Problem:
         clients = []
         for client_id, session in self.sessions.items():
             session.snapshot_bps = session.bandwidth_bps
-            clients.append(Client(client_id, session.spec.fps, session.spec.slo_ms, self._budgets(session)))
+            clients.append(Client(client_id, session.spec.fps, session.spec.slo_ms, self._planned_budgets(session)))
         return Problem(
             clients=tuple(clients),
             devices=self._devices,

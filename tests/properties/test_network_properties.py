@@ -18,6 +18,7 @@ from moonjelly.network import (
     LinkEstimate,
     LinkState,
     budgets,
+    planned_budgets,
 )
 from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant, ms_to_ns
 from network_shaping.pacing import Pacer
@@ -137,6 +138,16 @@ def test_budgets_fall_with_size_and_grow_with_bandwidth(
     assert all(0.0 <= budget <= slo_ms for budget in found)
     better = budgets(slo_ms, fps, sizes, 2.0 * bandwidth, rtt_ms, overhead_ms)
     assert all(after >= before for before, after in zip(found, better, strict=True))
+
+
+@given(st.lists(st.tuples(st.sampled_from((96, 128, 160, 224)), st.floats(0.0, 200.0)), min_size=1, max_size=8))
+def test_a_planned_budget_is_that_of_frames_that_the_client_may_send(variants: list[tuple[int, float]]) -> None:
+    sizes, budget_ms = [size for size, _ in variants], [budget for _, budget in variants]
+    for variant, planned in enumerate(planned_budgets(budget_ms, sizes)):
+        between = {size for size in sizes[:variant] if size < sizes[variant]}
+        sent = [size for size, budget in variants[: variant + 1] if budget == planned]
+        assert planned >= budget_ms[variant]
+        assert any(size == sizes[variant] or size == max(between, default=None) for size in sent)
 
 
 @given(

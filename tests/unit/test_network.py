@@ -328,6 +328,20 @@ class TestBudgets:
     def test_no_budget_is_negative(self) -> None:
         assert budgets(20.0, 15.0, [60_000.0], 8e6, 10.0, 5.0) == (0.0,)
 
+    def test_a_variant_is_planned_on_frames_of_the_next_smaller_size(self) -> None:
+        assert network.planned_budgets((60.0, 50.0, 40.0, 0.0, 0.0), (96, 128, 160, 192, 224)) == (
+            60.0,
+            60.0,
+            50.0,
+            40.0,
+            0.0,
+        )
+
+    def test_the_next_smaller_size_may_be_of_another_model_and_is_never_that_of_a_variant_behind(self) -> None:
+        """Sizes neither rise along a zoo nor differ in it; a client never sends frames of a variant above its own."""
+        budget_ms = (70.0, 30.0, 50.0, 70.0, 30.0)
+        assert network.planned_budgets(budget_ms, (96, 224, 160, 96, 224)) == (70.0, 70.0, 70.0, 70.0, 50.0)
+
     @pytest.mark.parametrize("rate_bps", [0.0, -1.0])
     def test_a_dead_link_has_none(self, rate_bps: float) -> None:
         assert budgets(100.0, 15.0, [10.0, 20.0], rate_bps, 0.0, 0.0) == (0.0, 0.0)

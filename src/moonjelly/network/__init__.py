@@ -19,6 +19,7 @@ from moonjelly.network.transfer import (
     network_ms,
     observe_preparation,
     observe_response,
+    planned_budgets,
 )
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "observe_response",
     "observe_size",
     "ping_pause_ns",
+    "planned_budgets",
     "prior_bytes",
     "raw_bandwidth_bps",
 ]

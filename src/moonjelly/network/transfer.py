@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 from moonjelly.units import ClientInstant, ServerInstant, ms_to_ns, ns_to_ms, transfer_ms
 
@@ -75,6 +76,22 @@ def budgets(
     )
 
 
+def planned_budgets(budget_ms: Sequence[float], input_sizes: Sequence[int]) -> tuple[float, ...]:
+    """Per variant, the time that is left for it on the smallest frames that it is planned for: one size below its own.
+
+    A variant keeps nearly all of its accuracy on such frames, and is better than the variant of their size
+    (``docs/profiling.md``), so that a link which carries no larger ones should not keep a device from running it.
+
+    Args:
+        budget_ms: :func:`budgets`, which are for frames of each variant's own size.
+        input_sizes: side in pixels per variant.
+    """
+    return tuple(
+        max(own_ms, budget_ms[smaller])
+        for own_ms, smaller in zip(budget_ms, _one_size_smaller(tuple(input_sizes)), strict=True)
+    )
+
+
 def answer_by_ns(captured_ns: ServerInstant, slo_ms: float, rtt_ms: float) -> int:
     """Latest instant at which the answer may leave the server: capture plus deadline, less the expected downlink.
 
@@ -85,6 +102,16 @@ def answer_by_ns(captured_ns: ServerInstant, slo_ms: float, rtt_ms: float) -> in
     """
     downlink_ms = rtt_ms / 2.0 if rtt_ms > 0.0 else UNKNOWN_DOWNLINK_MS
     return captured_ns + ms_to_ns(slo_ms - min(downlink_ms, slo_ms))
+
+
+@cache
+def _one_size_smaller(input_sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Per variant, the one before it whose frames are of the next smaller size; itself where there is none."""
+    smaller = []
+    for variant, size in enumerate(input_sizes):
+        below = [other for other in range(variant) if input_sizes[other] < size]
+        smaller.append(max(below, key=lambda other: input_sizes[other], default=variant))
+    return tuple(smaller)
 
 
 def _budget(left_ms: float, size_bytes: float, fps: float, bandwidth_bps: float) -> float:

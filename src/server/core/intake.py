@@ -124,6 +124,6 @@ class Intake:
             return
         session.bandwidth_bps = frame.bandwidth_bps
         if link_changed(frame.bandwidth_bps, session.snapshot_bandwidth_bps) and is_broken(
-            session.place, self._state.budget(session), self._state.latency_factor
+            session.place, self._state.planned_budget(session), self._state.latency_factor
         ):
             self._state.planning.want("bandwidth")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from moonjelly.network import INITIAL_BANDWIDTH_BPS, budgets
+from moonjelly.network import INITIAL_BANDWIDTH_BPS, budgets, planned_budgets
 from moonjelly.placement import Place, Running
 from moonjelly.planning.overhead import overhead_ms, preparation_beyond_ms
 from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
@@ -41,7 +41,7 @@ def own_ms(devices: Iterable[DeviceState]) -> float:
 
 
 def budget_of(session: Session, input_sizes: tuple[int, ...], rate_bps: float, own_ms: float) -> tuple[float, ...]:
-    """Per variant, what is left of the client's deadline for waiting and inference."""
+    """Per variant, what frames of its own size leave of the client's deadline for waiting and inference."""
     frame_bytes = session.sizes.of_variants(input_sizes)
     return budgets(
         session.slo_ms,
@@ -71,7 +71,8 @@ def problem_of(
     for session in sessions:
         if session.wants_place:
             rate_bps = session.snapshot_bandwidth_bps = bandwidth_bps(session)
-            budget = budget_of(session, input_sizes[session.group], rate_bps, server_ms)
+            sizes = input_sizes[session.group]
+            budget = planned_budgets(budget_of(session, sizes, rate_bps, server_ms), sizes)
             clients.append(Client(session.session_id, session.fps, session.slo_ms, budget, session.group))
     return Problem(
         clients=tuple(clients),

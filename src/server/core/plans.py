@@ -52,7 +52,7 @@ class Plans:
         session.place = newcomer(
             session.group,
             session.fps,
-            self._state.budget(session),
+            self._state.planned_budget(session),
             devices,
             rules.profiles,
             self._state.latency_factor,

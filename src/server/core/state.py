@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from moonjelly.latency_factor import SAFE, UNKNOWN
+from moonjelly.network import planned_budgets
 from server.core import events as ev
 from server.core.devices import DeviceState
 from server.core.frames import FrameBook
@@ -44,5 +45,9 @@ class State:
         self.out: list[ev.Instruction] = []
 
     def budget(self, session: Session) -> tuple[float, ...]:
-        """Per variant, what is left of the client's deadline for waiting and inference, as things are now."""
+        """Per variant, what frames of its own size leave of the client's deadline, as things are now."""
         return budget_of(session, self.input_sizes[session.group], bandwidth_bps(session), own_ms(self.devices))
+
+    def planned_budget(self, session: Session) -> tuple[float, ...]:
+        """Per variant, what planning counts with of the client's deadline, as things are now."""
+        return planned_budgets(self.budget(session), self.input_sizes[session.group])
