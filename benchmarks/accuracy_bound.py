@@ -2,8 +2,9 @@
 
 The bound plans anew at every step of every trace with the true rates: nothing to estimate, no period, no price of a
 change, no miss. It keeps the planner's own rule: a frame of the variant that runs or of the next smaller size, at the
-nominal rate, and ``latency_factor`` batches before the deadline. What lies between the bound and a simulated run is what estimation,
-adaptation and calm plans cost; what lies between bounds of different factors is what the rule itself costs.
+nominal rate, and ``latency_factor`` batches before the deadline. What lies between the bound and a simulated run is
+what estimation, adaptation and calm plans cost; what lies between bounds of different factors is what the rule itself
+costs.
 
 Settings of the published live measurements: two devices, four clients, frames as a street video gives them and padded
 to the published table of sizes, links with the bucket of the testbed's shaper: what an idle link has saved up passes at
@@ -219,7 +220,8 @@ def main() -> int:
         fault = shortcomings(ours, published, bounds[0], options.short)
         failures += bool(fault)
         cells = [
-            f"{100 * each.misses:5.2f} {each.accuracy:.4f} {each.as_sent:.4f} {each.as_sized:.4f} {each.changes_per_min:4.0f}"
+            f"{100 * each.misses:5.2f} {each.accuracy:.4f} {each.as_sent:.4f} {each.as_sized:.4f}"
+            f" {each.changes_per_min:4.0f}"
             for each in (ours, published)
         ]
         best = " / ".join(f"{one:.4f}" for one in bounds)
