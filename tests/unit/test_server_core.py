@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from moonjelly.latency_factor import FIRST_FRAMES, SAFE, TRIED
 from moonjelly.network import DEFAULT_RESPONSE_BYTES
 from moonjelly.planning import create_policy
 from moonjelly.planning.cadence import MIN_INTERVAL_NS
@@ -131,6 +132,7 @@ class World:
         *submits: ev.SubmitFrame | ev.MoveFrame,
         outcome: Outcome = Outcome.ON_TIME,
         ended_ns: int | None = None,
+        ran_ms: float = 0.0,
     ) -> None:
         """Answer submitted frames as their executor would, which ended them at ``ended_ns``, by default now."""
         answers = tuple(
@@ -144,7 +146,7 @@ class World:
         now = self.now_ns if ended_ns is None else ended_ns
         self.emit(
             ev.BatchFinished(
-                ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, 0.9, now, now, now, ran, answers)
+                ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, 0.9, now, now - round(ran_ms * NS_PER_MS), now, ran, answers)
             )
         )
 
@@ -426,6 +428,23 @@ class TestFrames:
         (client,) = world.all(ev.AskPlanner)[-1].request.problem.clients
         lost_ms = [before - after for before, after in zip(before_ms, client.budget_ms, strict=True)]
         assert all(15.0 < lost < 25.0 for lost in lost_ms), "20 ms at the client less the fixed 2, and the round trip"
+
+    def test_fewer_batches_are_planned_with_while_promises_are_kept(self) -> None:
+        world = World(Core(settings(rules=replace(settings().rules, latency_factor=None))), START_NS - NS_PER_S)
+        world.up(0, 1)
+        world.now_ns = START_NS
+        world.join(1)
+        seen = []
+        for frame_id in range(1, FIRST_FRAMES + 50):
+            world.frame(1, frame_id)
+            kept = frame_id <= FIRST_FRAMES
+            world.finish(world.all(ev.SubmitFrame)[-1], ran_ms=0.0 if kept else 60.0)
+            if frame_id % FIRST_FRAMES in (49, 0, FIRST_FRAMES - 1):
+                world.pass_ms(1000)
+                world.plan()
+                seen.append((frame_id, world.rows(PlanRow)[-1].latency_factor))
+        assert seen == [(49, SAFE), (FIRST_FRAMES - 1, SAFE), (FIRST_FRAMES, TRIED), (FIRST_FRAMES + 49, SAFE)]
+        assert world.all(ev.AskPlanner)[-1].request.problem.latency_factor == SAFE
 
     def test_pings_are_answered_with_their_reception(self, world: World) -> None:
         world.emit(ev.PingReceived(1, messages.Ping(ClientInstant(42)), START_NS - 5))

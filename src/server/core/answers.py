@@ -63,11 +63,12 @@ class Answers:
             self._out.append(ev.Record(dispatch_record(batch, dropped, self._names[batch.group], tuple(overdue))))
 
     def _promise(self, batch: ipc.Batch, device: DeviceState) -> tuple[float, bool]:
-        """What the planned batch takes, ns (infinite where the dispatcher was not asked), and whether this one ran so.
+        """What the planned batch takes, ns, and whether this one ran so.
 
         Of the frames that came with at least so much time left, all are to be run in time by the planned variant.
+        None did, and the time is infinite, where the factor is fixed or the dispatcher was not asked.
         """
-        if not batch.planned_batch:
+        if self._rules.latency_factor is not None or not batch.planned_batch:
             return math.inf, False
         profile = self._rules.profiles[device.kind, batch.group]
         planned_ns = ms_to_ns(profile.latency(batch.planned_variant, batch.planned_batch, batch.speed))
