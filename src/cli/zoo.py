@@ -43,7 +43,7 @@ def train(
     jobs: Annotated[int, typer.Option(min=1, help="Processes at a time, of one thread each.")] = 2,
     profile: Annotated[bool, typer.Option(help="Measure latencies on this machine at the end.")] = True,
 ) -> None:
-    """Train the 'synthetic' zoo on generated traffic scenes: 17 to 25 minutes on two cores.
+    """Train the 'synthetic' zoo on generated traffic scenes: about 20 minutes on two cores.
 
     Ctrl-C keeps what is done: the same command goes on from there.
 

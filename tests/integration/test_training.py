@@ -166,6 +166,7 @@ def test_batches_depend_on_seed_and_step_alone() -> None:
     again, same = draw_batch(SAMPLES, 5, 9, 3, (64, 96))
     other, _ = draw_batch(SAMPLES, 5, 10, 3, (64, 96))
     assert torch.equal(images, again)
+    assert images.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(targets.boxes, same.boxes)
     assert other.shape != images.shape or not torch.equal(images, other)
     assert targets.boxes.min() >= 0.0

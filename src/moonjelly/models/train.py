@@ -66,7 +66,6 @@ class DetectorTrainer:
         self._values = [_moved(tensors) for tensors in (kernels, others, statistics)]
         self._average = [TensorBlock(dict(block.items())) for block in self._values]
         self._gradients = [_gradients(tensors) for tensors in (kernels, others)]
-        self._gradient_parts = [value.grad for value in parameters.values() if value.grad is not None]
         self._trained = [nn.Parameter(block.values) for block in self._values[:2]]
         for block, gradients in zip(self._trained, self._gradients, strict=True):
             block.grad = gradients.values
@@ -80,7 +79,7 @@ class DetectorTrainer:
         """Learn from one batch.
 
         Args:
-            images: ``(b, 3, s, s)`` float32 RGB in [0, 1].
+            images: ``(b, 3, s, s)`` float32 RGB in [0, 1]; the memory format of the whole step is theirs.
             targets: its truth.
 
         Raises:
@@ -94,8 +93,7 @@ class DetectorTrainer:
         if not math.isfinite(float(terms.total.detach())):
             raise ModelError(f"training diverged at step {self.step}: the loss is {float(terms.total.detach())}")
         terms.total.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.get_total_norm(self._gradient_parts)
-        nn.utils.clip_grads_with_norm_(self._trained, MAX_GRADIENT_NORM, norm)
+        nn.utils.clip_grad_norm_(self._trained, MAX_GRADIENT_NORM)
         self._optimiser.step()
         self.step += 1
         self._follow()

@@ -54,7 +54,7 @@ def measure(folder: TrainingFolder, model: ModelRecipe, report: Report) -> None:
     torch.set_num_threads(1)
     samples = read_samples(folder.samples(HELD_OUT))
     config = parse_cfg(definition(model.architecture, model.teach[0]))
-    network = load_network(config, folder.weights(name).read_bytes())
+    network = load_network(config, folder.weights(name).read_bytes()).fuse()
     results = []
     for number, size in enumerate(model.serve):
         before = number * len(samples)

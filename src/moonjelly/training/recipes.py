@@ -52,14 +52,14 @@ class Recipe:
 
 
 def full_recipe(seed: int) -> Recipe:
-    """The recipe of the shipped zoo: about half an hour of one core in all."""
+    """The recipe of the shipped zoo: about half an hour of processor time in all."""
     nano, small, medium, large = ARCHITECTURES
     return Recipe(
         models=(
-            ModelRecipe(nano, 6500, 8, 4e-3, (96, 128, 160), (96, 128, 160)),
-            ModelRecipe(small, 9000, 8, 4e-3, (128, 160, 192, 224), (160, 192, 224)),
-            ModelRecipe(medium, 10000, 8, 4e-3, (160, 192, 224, 256, 288), (224, 256)),
-            ModelRecipe(large, 6000, 8, 4e-3, (224, 288, 352, 416), (288, 352)),
+            ModelRecipe(nano, 6000, 8, 4e-3, (96, 128, 160), (96, 128, 160)),
+            ModelRecipe(small, 8500, 8, 4e-3, (128, 160, 192, 224), (160, 192, 224)),
+            ModelRecipe(medium, 9500, 8, 4e-3, (160, 192, 224, 256, 288), (192, 224, 256)),
+            ModelRecipe(large, 5600, 8, 4e-3, (224, 288, 352), (288, 352)),
         ),
         parts=tuple(
             SampleOptions(TRAINING_SEED * (seed + 1) + 100 * part, 100, 10, varied_mix=True) for part in range(4)
