@@ -144,9 +144,10 @@ class World:
         )  # fmt: skip
         ran = len(answers) if outcome is Outcome.ON_TIME else 0
         now = self.now_ns if ended_ns is None else ended_ns
+        began = now - round(ran_ms * NS_PER_MS)
         self.emit(
             ev.BatchFinished(
-                ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, 0.9, now, now - round(ran_ms * NS_PER_MS), now, ran, answers)
+                ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, 0.9, began, began, now, ran, answers)
             )
         )
 
