@@ -22,7 +22,7 @@ from server.core import Core, sessions
 from server.core import events as ev
 from server.core.executors import HANG_NS
 from server.core.frames import WATCH_GRACE_NS
-from server.core.placement import Rules
+from server.core.placement import Rules, budget_of
 from server.core.planner import PLANNER_PATIENCE_NS
 from server.core.settings import Settings
 from server.records import RESULT_BYTES
@@ -400,6 +400,14 @@ class TestFrames:
         assert world.core.plans == runs + 1
         world.plan()
         assert world.rows(PlanRow)[-1].trigger == "bandwidth"
+
+    def test_a_variant_is_planned_on_frames_of_the_next_smaller_size(self, world: World) -> None:
+        session = world.core.sessions.get(1)
+        assert session is not None
+        (client,) = world.all(ev.AskPlanner)[-1].request.problem.clients
+        own_ms = budget_of(session, SIZES, 50e6, world.all(ev.Send)[-1].item.overhead_ms)
+        assert client.budget_ms == pytest.approx((own_ms[0], own_ms[0], own_ms[1]))
+        assert own_ms[0] > own_ms[1] > own_ms[2]
 
     def test_the_measured_size_of_answers_is_planned_with(self, world: World) -> None:
         budgets = []
