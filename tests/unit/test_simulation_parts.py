@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from moonjelly.adaptation import PlanView, Stream
+from moonjelly.clock import ManualClock
 from moonjelly.dispatching import Run
 from moonjelly.errors import ConfigError
-from moonjelly.network import ClockOffset
+from moonjelly.network import ClockOffset, FrameSizes, budgets
 from moonjelly.on_hand import OnHand
+from moonjelly.planning import create_policy
 from moonjelly.reference import reference_profile
-from moonjelly.telemetry import DispatchRow, ServerFrameRow
+from moonjelly.telemetry import DispatchRow, PlanRow, ServerFrameRow
 from moonjelly.types import Outcome
 from moonjelly.units import NS_PER_MS, NS_PER_S
 from network_shaping.traces import Trace
@@ -19,9 +21,10 @@ from simulation import systems
 from simulation.adapters import JellyfishClient
 from simulation.compare import ComparisonOptions, ComparisonRow, Size, table
 from simulation.device import InferenceTimes
-from simulation.events import Agenda, Left, PingDue
+from simulation.events import Agenda, Left, PingDue, PlanDue, PlanMade
 from simulation.fleet import Fleet, SimulatedClient
 from simulation.replay import Recording, ask_again, predicted
+from simulation.server import SimulatedServer
 from simulation.timings import TimingOptions
 from simulation.uplink import PAYLOAD_SHARE, Uplink
 from simulation.workload import Slowdown, WorkloadOptions, draw
@@ -157,6 +160,26 @@ def test_inference_times_stay_below_the_profile() -> None:
     drawn = [times.draw_ns(Run((), 0, 1), 0) for _ in range(3000)]
     assert 900_000 <= min(drawn) < 905_000
     assert 995_000 < max(drawn) <= 1_000_000
+
+
+@pytest.mark.parametrize(("network_side", "below"), [("jellyfish", 0), ("moonjelly", 1)])
+def test_only_the_published_code_plans_on_frames_of_each_variant_s_own_size(network_side: str, below: int) -> None:
+    workload = draw(WorkloadOptions(clients=1, fps=(10.0,), slo_ms=(200.0,)), STEADY, PROFILE, seed=1)
+    system = systems.System(network=network_side)
+    agenda, rows = Agenda(), list[PlanRow]()
+    server = SimulatedServer(workload, system, create_policy(system.policy), ManualClock(), agenda, rows.append)
+    server.join(workload.clients[0], 0)
+    server.sessions[0].bandwidth_bps = 200e6
+    due = agenda.pop()
+    assert isinstance(due, PlanDue)
+    server.plan_due(due.number, agenda.now_ns)
+    made = agenda.pop()
+    assert isinstance(made, PlanMade)
+    (client,) = made.problem.clients
+    sizes = FrameSizes().of_variants([variant.input_size for variant in PROFILE.variants])
+    own_ms = budgets(200.0, 10.0, sizes, 200e6, workload.timing.rtt_ms, server.overhead_ms)
+    assert list(own_ms) == sorted(set(own_ms), reverse=True), "larger frames leave less"
+    assert client.budget_ms == pytest.approx([own_ms[max(0, index - below)] for index in range(len(own_ms))])
 
 
 def test_events_of_one_instant_happen_in_the_order_in_which_they_were_added() -> None:
