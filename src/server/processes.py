@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import signal
 from collections import deque
 from collections.abc import Awaitable, Callable
 
+from moonjelly.backoff import Backoff
 from moonjelly.errors import MoonjellyError
 from server import child, ipc
 from server.arena import Arena
@@ -15,8 +17,7 @@ from server.channel import PeerGone
 
 _log = logging.getLogger(__name__)
 STOP_PATIENCE_S = 2.0
-_FIRST_PAUSE_S = 0.05
-_LONGEST_PAUSE_S = 10.0
+_RESTART_BACKOFF = Backoff(first_s=0.05, limit_s=10.0)
 
 OnMessage = Callable[[ipc.Message], None]
 OnDeath = Callable[[str], None]
@@ -161,25 +162,6 @@ def _cause(status: int) -> str:
     return f"it was killed by {signal.Signals(-status).name}"
 
 
-class Pause:
-    """How long to wait before the next restart: doubles while restarts do not hold."""
-
-    def __init__(self) -> None:
-        self._pause_s = _FIRST_PAUSE_S
-        self._since = 0.0
-
-    def held(self, now_s: float) -> None:
-        """It is up."""
-        self._since = now_s
-
-    def next_s(self, now_s: float) -> float:
-        """It died at ``now_s``."""
-        if self._since and now_s - self._since > _LONGEST_PAUSE_S:
-            self._pause_s = _FIRST_PAUSE_S
-        pause_s, self._pause_s = self._pause_s, min(2.0 * self._pause_s, _LONGEST_PAUSE_S)
-        return pause_s
-
-
 class Restarts:
     """Starts a child again whenever it has died.
 
@@ -191,12 +173,13 @@ class Restarts:
     def __init__(self, what: str, start: Callable[[], Awaitable[None]]) -> None:
         self._what = what
         self._start = start
-        self._pause = Pause()
+        self._backoff = _RESTART_BACKOFF
+        self._up_s = math.inf  # not yet
         self._task: asyncio.Task[None] | None = None
 
     def held(self) -> None:
         """It is up."""
-        self._pause.held(asyncio.get_running_loop().time())
+        self._up_s = asyncio.get_running_loop().time()
 
     def again(self) -> None:
         """It has died."""
@@ -208,9 +191,11 @@ class Restarts:
             self._task.cancel()
 
     async def _run(self) -> None:
-        loop = asyncio.get_running_loop()
+        held_s = asyncio.get_running_loop().time() - self._up_s
         while True:
-            await asyncio.sleep(self._pause.next_s(loop.time()))
+            self._backoff = self._backoff.failed(held_s)
+            held_s = 0.0
+            await asyncio.sleep(self._backoff.delay_s(share=1.0))
             try:
                 await self._start()
             except StartError as fault:

@@ -32,6 +32,8 @@ def test_backoff_doubles_to_its_limit_and_spreads_clients() -> None:
     for _ in range(5000):
         backoff = backoff.failed()
     assert backoff.delay_s(0.0) == 0.5
+    assert backoff.failed(held_s=1.0).delay_s(1.0) == 1.0
+    assert backoff.failed(held_s=1.1).delay_s(1.0) == 0.1, "what has worked for longer than that begins anew"
 
 
 def test_statistics_count_every_outcome() -> None:

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import math
 import re
+import selectors
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from server.core.slots import SlotPool
 from server.endpoint import MAX_WAITING_ITEMS, Outbox, gather
 from server.executor.intake import Closed, DirectIntake, Intake, PreparingIntake
 from server.planner import reply_to
-from server.processes import Pause
+from server.processes import Restarts, StartError
 
 PROFILE = Profile("gpu", (Variant("net", "net", 64),), (0.5,), ((1.0, 2.0),))
 SUBMIT = ipc.Submit(1, 2, 3, 4, 5, "default", 64, 64, 10, 20)
@@ -282,17 +284,59 @@ class TestOptions:
             self.load(**overrides)
 
 
-def test_restarts_are_spaced_out_while_they_do_not_hold() -> None:
-    pause = Pause()
-    pauses = []
-    now = 100.0
-    for _ in range(10):
-        pause.held(now)
-        pauses.append(pause.next_s(now + 1.0))
-    assert pauses[:3] == [0.05, 0.1, 0.2]
-    assert pauses[-1] == 10.0
-    pause.held(now)
-    assert pause.next_s(now + 60.0) == 0.05
+class Hurry(selectors.SelectSelector):
+    """Under an event loop that only waits for the time: it is there at once."""
+
+    now_s = 1000.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.now_s += timeout or 0.0
+        return super().select(0)
+
+
+class Reluctant:
+    """A child of one's own event loop that refuses to start as often as it is told to.
+
+    Attributes:
+        refusals: still to come.
+        asked_s: when it was to start.
+    """
+
+    def __init__(self) -> None:
+        self.refusals = 0
+        self.asked_s: list[float] = []
+        self.restarts = Restarts("a child", self.start)
+
+    async def start(self) -> None:
+        self.asked_s.append(asyncio.get_running_loop().time())
+        if self.refusals:
+            self.refusals -= 1
+            raise StartError("no memory", 1)
+        self.up.set()
+
+    async def pauses_s(self, refusals: int, after_s: float) -> list[float]:
+        """Die ``after_s`` after the last start, refuse to start, start in the end: how long was waited each time."""
+        self.restarts.held()
+        await asyncio.sleep(after_s)
+        self.refusals, self.asked_s, self.up = refusals, [asyncio.get_running_loop().time()], asyncio.Event()
+        self.restarts.again()
+        await self.up.wait()
+        return [after - before for before, after in pairwise(self.asked_s)]
+
+
+def test_restarts_are_spaced_out_while_they_do_not_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def story() -> None:
+        child = Reluctant()
+        pauses = await child.pauses_s(refusals=9, after_s=100.0)
+        assert pauses[:3] == pytest.approx([0.05, 0.1, 0.2]), "also when it had been up for long before"
+        assert pauses[-2:] == pytest.approx([10.0, 10.0])
+        assert await child.pauses_s(refusals=0, after_s=1.0) == pytest.approx([10.0]), "a second does not prove much"
+        assert await child.pauses_s(refusals=0, after_s=60.0) == pytest.approx([0.05])
+
+    hurry = Hurry()
+    with contextlib.closing(asyncio.SelectorEventLoop(hurry)) as loop:
+        monkeypatch.setattr(loop, "time", lambda: hurry.now_s)
+        loop.run_until_complete(story())
 
 
 def make_intake(kind: type[Intake], channel: Channel) -> Intake:
