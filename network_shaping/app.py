@@ -18,7 +18,7 @@ import typer
 from moonjelly import command_line
 from moonjelly.errors import ConfigError
 from moonjelly.telemetry import CsvLog, ShapingRow, set_aside
-from network_shaping import catalogue, tbf, traces
+from network_shaping import bucket, catalogue, tbf, traces
 from network_shaping.queues import Match, class_of
 from network_shaping.userspace import LinkSpec, UserspaceShaper
 
@@ -87,10 +87,23 @@ def tc(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of generated traces and random offsets.")] = 0,
     seconds: Annotated[int, typer.Option(min=1, help="Length of generated traces.")] = catalogue.DEFAULT_SECONDS,
-    burst_bytes: Annotated[int, typer.Option(min=1_600, help="Size of every bucket.")] = tbf.DEFAULT_BURST_BYTES,
+    burst_bytes: Annotated[
+        int, typer.Option(min=bucket.MIN_BURST_BYTES, help="Size of every bucket.")
+    ] = bucket.DEFAULT_BURST_BYTES,
     queue_bytes: Annotated[
-        int, typer.Option(min=3_200, help="That may wait before every bucket.")
-    ] = tbf.DEFAULT_QUEUE_BYTES,
+        int | None,
+        typer.Option(
+            min=bucket.MIN_QUEUE_BYTES,
+            help=f"That may wait before every bucket; {bucket.DEFAULT_QUEUE_BYTES} where nothing is said.",
+        ),
+    ] = None,
+    latency_ms: Annotated[
+        float | None,
+        typer.Option(
+            min=bucket.MIN_LATENCY_MS,
+            help="In place of --queue-bytes: how long a packet may wait, at the rate of the moment; more is dropped.",
+        ),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     out: Annotated[Path | None, typer.Option(help="Directory for shaping.csv.")] = None,
     ready_fd: Annotated[
@@ -98,6 +111,7 @@ def tc(
     ] = None,
 ) -> None:
     """Shape an interface with tc-tbf (root): real packets, real drops. Leaves the interface as it was."""
+    shape = bucket.Bucket.of(burst_bytes, queue_bytes, latency_ms)
     downlinks = ["=dst:".join(_named(item)) for item in to or []]
     matches = _matches([*(match or []), *downlinks], [_named(item)[0] for item in link])
     links = _links(link, [], seed, seconds, 0.0, 0)
@@ -111,7 +125,7 @@ def tc(
     front = UserspaceShaper(_address(target), fronts, host=host) if target else None
     stopped = _noted_signals()
     try:
-        with tbf.TbfShaper(interface, shaped, shaping_log, burst_bytes, queue_bytes) as shaper:
+        with tbf.TbfShaper(interface, shaped, shaping_log, shape) as shaper:
             asyncio.run(_serve(front, ready_fd, shaper, stopped))
     finally:
         if shaping_log is not None:

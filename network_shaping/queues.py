@@ -25,6 +25,7 @@ from pyroute2.netlink.rtnl import RTM_NEWQDISC
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from moonjelly.errors import ShapingError
+from network_shaping.bucket import DEFAULT, Bucket
 
 ROOT = 0x4D4A_0000
 """Handle of our root qdisc ("MJ"): what tells it from anybody else's."""
@@ -94,17 +95,15 @@ class ShapedInterface:
 
     Args:
         name: of the interface.
-        burst_bytes: of every bucket; at least one packet.
-        queue_bytes: that may wait before every bucket.
+        bucket: of every link.
 
     Raises:
         ShapingError: no such interface, or not allowed to shape.
     """
 
-    def __init__(self, name: str, burst_bytes: int, queue_bytes: int) -> None:
+    def __init__(self, name: str, bucket: Bucket = DEFAULT) -> None:
         self.name = name
-        self._burst_bytes = burst_bytes
-        self._queue_bytes = queue_bytes
+        self._bucket = bucket
         self._route = IPRoute()
         self._compiler = IPBatch()
         self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
@@ -188,8 +187,8 @@ class ShapedInterface:
                 (_FIRST_LINK + link) << 16,
                 parent=class_of(link),
                 rate=f"{max(8, round(rate_bps))}bit",
-                burst=self._burst_bytes,
-                limit=self._queue_bytes + self._burst_bytes,
+                burst=self._bucket.burst_bytes,
+                limit=self._bucket.limit_bytes(rate_bps),
             )
         return bytes(batch.batch)
 

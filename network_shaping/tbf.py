@@ -13,14 +13,11 @@ from moonjelly.errors import ShapingError
 from moonjelly.telemetry import CsvLog, ShapingRow
 from moonjelly.units import BITS_PER_MBIT, NS_PER_S
 from network_shaping import ownership
+from network_shaping.bucket import DEFAULT, Bucket
 from network_shaping.ownership import Claim
 from network_shaping.queues import Match, ShapedInterface
 from network_shaping.traces import Trace
 
-DEFAULT_BURST_BYTES = 5_000
-"""Three packets: 0.4 ms at 100 Mbit/s, which is what the kernel's timers need to hold the rate."""
-DEFAULT_QUEUE_BYTES = 250_000
-"""More than TCP keeps below its own queue, so that nothing is lost but in an outage."""
 _TOGETHER_S = 1e-4
 _FASTEST_BPS = 30e9
 """tbf counts bytes per second in 32 bits."""
@@ -48,8 +45,7 @@ class TbfShaper:
         interface: its name in the present network namespace.
         links: one class each.
         shaping_log: takes a row per change.
-        burst_bytes: of every bucket, constant.
-        queue_bytes: that may wait before every bucket.
+        bucket: of every link.
         clock: that the traces follow.
 
     Raises:
@@ -61,8 +57,7 @@ class TbfShaper:
         interface: str,
         links: Sequence[TbfLink],
         shaping_log: CsvLog[ShapingRow] | None = None,
-        burst_bytes: int = DEFAULT_BURST_BYTES,
-        queue_bytes: int = DEFAULT_QUEUE_BYTES,
+        bucket: Bucket = DEFAULT,
         clock: Clock | None = None,
     ) -> None:
         for link in links:
@@ -73,7 +68,7 @@ class TbfShaper:
         self._links = tuple(links)
         self._log = shaping_log
         self._clock = clock or MonotonicClock()
-        self._interface = ShapedInterface(interface, burst_bytes, queue_bytes)
+        self._interface = ShapedInterface(interface, bucket)
         try:
             self._claim = Claim(interface)
         except ShapingError:
@@ -179,7 +174,7 @@ def _clean_one(name: str) -> bool:
     claim = Claim(name)
     noted = claim.left_behind
     try:
-        with contextlib.closing(ShapedInterface(name, DEFAULT_BURST_BYTES, DEFAULT_QUEUE_BYTES)) as shaped:
+        with contextlib.closing(ShapedInterface(name)) as shaped:
             removed = shaped.remove()
             if noted and "gso_max_segs" in noted:
                 shaped.set_gso_max_segs(noted["gso_max_segs"])

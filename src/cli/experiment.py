@@ -103,6 +103,11 @@ def run_sweep(
     seconds: Annotated[float | None, _of_run("length of a run")] = None,
     warmup_s: Annotated[float | None, _of_run("streamed before that, not counted")] = None,
     shaping: Annotated[str | None, _of_run("tc, relay or none")] = None,
+    burst_bytes: Annotated[int | None, _of_run("that a link passes at once after a pause (tc, relay)")] = None,
+    queue_bytes: Annotated[int | None, _of_run("that may wait before a link's bucket (tc)")] = None,
+    latency_ms: Annotated[
+        float | None, _of_run("in its place, how long a packet may wait there at the rate of the moment (tc)")
+    ] = None,
     pre_encoded: Annotated[int | None, _of_run("frames per device, encoded before the run")] = None,
     padded: Annotated[bool | None, _of_run("pad frames to Jellyfish's table of worst-case sizes")] = None,
     retries: Annotated[int | None, _of_run("of a failed or starved run")] = None,

@@ -184,6 +184,8 @@ class Stage:
         arguments = [shaping, "--target", address, "--seed", str(self._run.seed)]
         if shaping == "tc":
             arguments += ["--interface", machine.host.interface]
+        for option, value in self._sweep.link_options.items():
+            arguments += [f"--{option.replace('_', '-')}", f"{value}"]
         for device in devices:
             arguments += ["--link", f"client-{device.client_id}={self._trace_of(device)}"]
         name = f"network-{machine.host.label}"

@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from moonjelly.config import Options, load
 from moonjelly.errors import ConfigError
+from network_shaping import bucket
 
 Positive = Annotated[float, Field(gt=0)]
 STARVED_MS = 0.3
 """Default of :attr:`Sweep.starved_ms`. Measured on two cores with other work: where processes waited 0.3 ms a turn the
 misses were the simulation's, at 0.4 to 0.55 ms one to two points above, at 0.9 ms seven; at real-time priority they
 wait for 0.03 to 0.08 ms."""
+_LINK_OPTIONS = ("burst_bytes", "queue_bytes", "latency_ms")
 OVERHEAD_S = 15.0
 """What a run takes besides streaming: to start, settle and be collected (measured)."""
 
@@ -53,6 +55,9 @@ class Sweep(Options):
         pre_encoded: so many frames per device, encoded before the run (measurements); 0: encode while streaming.
         padded: frames padded to Jellyfish's table of worst-case sizes (measurements).
         shaping: ``tc`` on the client machines' interfaces (root), ``relay`` in user space, or ``none``.
+        burst_bytes: that a link passes at once after a pause; the shaper's default when ``None``, as for the next two.
+        queue_bytes: that may wait before a link's bucket (``tc``).
+        latency_ms: in its place, how long a packet may wait there at the link's rate of the moment (``tc``).
         retries: how often a failed or starved run is repeated.
         starved_ms: a run is starved when the server, the links or a client waited longer than this for a processor, on
             average over the times that they became ready to run.
@@ -76,6 +81,9 @@ class Sweep(Options):
     pre_encoded: int = Field(default=0, ge=0)
     padded: bool = False
     shaping: Literal["tc", "relay", "none"] = "tc"
+    burst_bytes: int | None = Field(default=None, ge=bucket.MIN_BURST_BYTES)
+    queue_bytes: int | None = Field(default=None, ge=bucket.MIN_QUEUE_BYTES)
+    latency_ms: float | None = Field(default=None, ge=bucket.MIN_LATENCY_MS)
     retries: int = Field(default=1, ge=0)
     starved_ms: float = Field(default=STARVED_MS, ge=0)
 
@@ -84,6 +92,24 @@ class Sweep(Options):
     def _split(cls, value: object) -> object:
         """The command line gives lists as text."""
         return split_words(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _links_can_be_made(self) -> Sweep:
+        bucket.Bucket.of(self.burst_bytes, self.queue_bytes, self.latency_ms)
+        known = {"tc": _LINK_OPTIONS, "relay": ("burst_bytes",), "none": ()}[self.shaping]
+        for name, value in self.link_options.items():
+            if name not in known:
+                raise ConfigError(
+                    f"{name} = {value} is given, but links with shaping = '{self.shaping}' have nothing of the kind; "
+                    "leave it out, or set shaping = 'tc'"
+                )
+        return self
+
+    @property
+    def link_options(self) -> dict[str, float]:
+        """What is said of the links' buckets and queues."""
+        told = {name: getattr(self, name) for name in _LINK_OPTIONS}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -135,7 +161,7 @@ class Fleet:
 def conditions(sweep: Sweep) -> dict[str, Any]:
     """What all runs of a sweep have in common and their names do not tell; results are comparable only if equal."""
     names = ("seconds", "warmup_s", "zoo", "devices", "runtime", "kind", "pre_encoded", "padded", "shaping")
-    return {name: getattr(sweep, name) for name in names}
+    return {name: getattr(sweep, name) for name in (*names, *_LINK_OPTIONS)}
 
 
 def fleets(sweep: Sweep) -> tuple[Fleet, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import re
 import select
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from moonjelly.telemetry import ShapingRow
 from network_shaping.ownership import DIRECTORY
 from tests.support import namespaces
 from tests.support.namespaces import INTERFACE, SERVER_ADDRESS, Pair
-from tests.support.serving import rows_so_far
+from tests.support.serving import ended_at_last, rows_so_far, until
 
 pytestmark = pytest.mark.netns
 
@@ -192,6 +193,72 @@ def test_downlinks_are_told_by_their_address(pair: Pair, tmp_path: Path) -> None
     assert both == {"4d4a:10": 1042, "4d4a:11": 1062}
 
 
+def of_kernel(pair: Pair) -> tuple[int, int, int]:
+    """What the kernel says of the only link: rate, bit/s; limit of its queue, bytes; bytes that wait.
+
+    A rate of 0 is an outage. ``tc`` prints the limit only raw, and what waits only with statistics.
+    """
+    shown = subprocess.run(
+        pair.inside(pair.client, "tc", "-r", "-s", "qdisc", "show", "dev", INTERFACE),
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = re.search(r"qdisc tbf.* rate (\d+)(Kbit|Mbit) .* limit (\d+)b.*\n.*\n backlog (\d+)b", shown)
+    if found is None:
+        return 0, 0, 0
+    rate, unit, limit, waiting = found.groups()
+    return int(rate) * {"Kbit": 1_000, "Mbit": 1_000_000}[unit], int(limit), int(waiting)
+
+
+def test_the_limit_follows_the_rate(pair: Pair, tmp_path: Path) -> None:
+    """With a latency the kernel's queue is as long as the rate of the moment asks for, also after an outage."""
+    path = tmp_path / "timed.txt"
+    path.write_text("0\t20\n1\t2\n2\t0\n3\t8\n4\t20\n", encoding="utf-8")
+    limits = {20_000_000: 130_000, 2_000_000: 17_500, 8_000_000: 55_000, 0: 0}
+    arguments = ("--link", f"a={path}", "--match", "a=sport:4001")
+    found: set[tuple[int, int]] = set()
+
+    def seen_all() -> bool:
+        found.add(of_kernel(pair)[:2])
+        return len(found) >= len(limits)
+
+    with shaper(pair, *arguments, "--latency-ms", "50"):
+        until(seen_all, lambda: f"{found}")
+    assert found == set(limits.items())
+
+
+def test_a_latency_bounds_what_waits(pair: Pair, tmp_path: Path) -> None:
+    """The same flood: with a latency the kernel drops what would wait longer; without, ten times as much waits."""
+    arguments = ("--link", f"a={trace(tmp_path, '0.08')}", "--match", "a=sport:4001", "--burst-bytes", "1600")
+    sender = subprocess.Popen(
+        pair.python(pair.client, SEND, SERVER_ADDRESS), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert sender.stdin is not None
+    assert sender.stdout is not None
+    sender.stdout.readline()
+
+    def waiting_after_more() -> int:
+        print(0, file=sender.stdin, flush=True)
+        assert sender.stdout is not None
+        sender.stdout.readline()
+        return of_kernel(pair)[2]
+
+    limit = 100 * 10 + 1_600  # 100 ms of 10 kB/s, and the burst
+    with ended_at_last(sender):
+        with shaper(pair, *arguments, "--latency-ms", "100"):
+            assert of_kernel(pair)[:2] == (80_000, limit)
+            until(lambda: waiting_after_more() <= limit and dropped(pair))
+            assert waiting_after_more() <= limit
+        with shaper(pair, *arguments):
+            until(lambda: waiting_after_more() > 10 * limit)
+
+
+def dropped(pair: Pair) -> bool:
+    """Whether a link's queue was full."""
+    return re.search(r"qdisc tbf.*\n.* \(dropped [1-9]", pair.qdiscs()) is not None
+
+
 def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
     """Up and down by turns: what is sent while it is down never comes, what is sent before and after does.
 
@@ -323,6 +390,10 @@ def test_a_foreign_discipline_is_not_touched(pair: Pair) -> None:
         (["--interface", INTERFACE, "--link", "a=lte-city"], "how are the links' packets told apart?"),
         (["--interface", INTERFACE, "--link", "a=lte-city", "--match", "b=sport:1"], "'b', which no --link has"),
         (["--interface", INTERFACE, "--link", "a=lte-city", "--match", "a=sport:0"], "'sport:0' is not a match"),
+        (
+            ["--interface", INTERFACE, "--link", "a=lte-city", "--latency-ms", "50", "--queue-bytes", "9000"],
+            "a queue of 9000 bytes and one of 50 ms are asked for; give queue-bytes or latency-ms, not both",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(pair: Pair, arguments: list[str], complaint: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from experiment_manager.client_lines import read_client_lines, read_configurations
 from experiment_manager.hosts import Hosts, read_hosts
-from experiment_manager.sweep import Device, Mix, Sweep, duration_s, expand, read_sweep, share, slug
+from experiment_manager.sweep import Device, Mix, Sweep, conditions, duration_s, expand, read_sweep, share, slug
 from moonjelly.errors import ConfigError
 
 
@@ -91,12 +91,23 @@ def test_the_command_line_s_lists_are_text() -> None:
         ({"slo_ms": ["-1"]}, "slo_ms.0"),
         ({"seconds": 0}, "seconds"),
         ({"shaping": "magic"}, "'tc', 'relay' or 'none'"),
-        ({"polices": ["x"]}, "unknown key 'polices'; known keys: clients"),
+        ({"latency_ms": 0.5}, r"'latency_ms' = 0\.5: .* greater than or equal to 1"),
+        ({"latency_ms": 50, "queue_bytes": 9000}, "a queue of 9000 bytes and one of 50 ms .* not both"),
+        ({"latency_ms": 50, "shaping": "relay"}, r"latency_ms = 50\.0 is given, but links with shaping = 'relay'"),
+        ({"burst_bytes": 5000, "shaping": "none"}, "burst_bytes = 5000 is given, but links with shaping = 'none'"),
+        ({"polices": ["x"]}, "unknown key 'polices'; known keys: burst_bytes, clients"),
     ],
 )
 def test_an_impossible_sweep_is_named(overrides: dict[str, object], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         read_sweep(None, overrides)
+
+
+def test_what_is_said_of_the_links_goes_to_the_shaper_and_into_the_conditions() -> None:
+    sweep = read_sweep(None, {"latency_ms": 50, "burst_bytes": 1_500_000})
+    assert sweep.link_options == {"burst_bytes": 1_500_000, "latency_ms": 50.0}
+    assert conditions(sweep).items() >= {"burst_bytes": 1_500_000, "queue_bytes": None, "latency_ms": 50.0}.items()
+    assert read_sweep(None, {"burst_bytes": 5000, "shaping": "relay"}).link_options == {"burst_bytes": 5000}
 
 
 HOSTS = """
