@@ -113,12 +113,17 @@ class ClientSummary(Figures):
 
 @dataclass(frozen=True, slots=True)
 class PlanFigures:
-    """Planning runs: how many, their CPU time, and how many devices changed their variant."""
+    """Planning runs: how many, their CPU time, how many devices changed their variant, and what they counted with.
+
+    Attributes:
+        latency_factor_mean: batches that a frame was planned to take at its device, over the runs; ``None``: no run.
+    """
 
     count: int
     ms_p50: float | None
     ms_p99: float | None
     switches: int
+    latency_factor_mean: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +273,6 @@ def _longest_burst(rows: Sequence[FrameRow]) -> int:
 def _plan_figures(plans: Sequence[PlanRow]) -> PlanFigures:
     switches = sum(plan.switches for plan in plans)
     if not plans:
-        return PlanFigures(0, None, None, switches)
+        return PlanFigures(0, None, None, switches, None)
     p50, p99 = (float(value) for value in np.percentile([plan.execution_time for plan in plans], (50, 99)))
-    return PlanFigures(len(plans), p50, p99, switches)
+    return PlanFigures(len(plans), p50, p99, switches, float(np.mean([plan.latency_factor for plan in plans])))

@@ -74,6 +74,7 @@ def test_nothing_answered_has_no_latency_and_no_clients_no_misses() -> None:
     assert summarise([row(1, Outcome.LOST)], [], clients={1: INFO}).latency_ms.p50 is None
     empty = summarise([], [], clients={})
     assert (empty.frames_captured, empty.miss_rate, empty.plans.ms_p99) == (0, 0.0, None)
+    assert empty.plans.latency_factor_mean is None
 
 
 def test_the_longest_burst_is_of_one_client() -> None:
@@ -88,12 +89,13 @@ def test_the_longest_burst_is_of_one_client() -> None:
 def test_plans_and_quality_are_passed_through() -> None:
     summary = summarise(
         [row(0, Outcome.ON_TIME, 10.0)],
-        [plan(0, 4.0, 2), plan(1, 2.0, 1)],
+        [plan(0, 4.0, 2), dataclasses.replace(plan(1, 2.0, 1), latency_factor=1.5)],
         clients={1: INFO},
         f1=F1(0.9, 0.8),
         client_f1={1: F1(0.7, 0.6)},
     )
     assert (summary.plans.count, summary.plans.ms_p50, summary.plans.switches) == (2, 3.0, 3)
+    assert summary.plans.latency_factor_mean == pytest.approx(1.75)
     assert (summary.f1, summary.effective_f1, summary.clients[0].effective_f1) == (0.9, 0.8, 0.6)
 
 
@@ -122,5 +124,5 @@ def test_the_file_has_every_documented_key(tmp_path: Path) -> None:
     assert read_record(path) == content
     assert shared | {"slo_ms", "fps", "longest_miss_burst"} <= set(content["clients"][0])
     assert set(content["latency_ms"]) == {"p50", "p90", "p99", "max"}
-    assert set(content["plans"]) == {"count", "ms_p50", "ms_p99", "switches"}
+    assert set(content["plans"]) == {"count", "ms_p50", "ms_p99", "switches", "latency_factor_mean"}
     assert not list(path.parent.glob("*.part"))
