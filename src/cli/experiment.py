@@ -194,13 +194,15 @@ def _print_results(console: Console, table: pd.DataFrame, names: set[str]) -> No
     title = ", ".join(["means over repetitions", *same])
     shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     axes = [axis for axis in axes if mine[axis].nunique() > 1] or ["policy"]
-    for column in (*axes, "runs", "missed %", "eff. acc.", "p50 ms", "p99 ms"):
+    scored = ("eff. F1",) if mine["effective_f1"].notna().any() else ()  # simulated executors detect nothing
+    for column in (*axes, "runs", "missed %", "eff. acc.", *scored, "p50 ms", "p99 ms"):
         shown.add_column(column, overflow="fold")
     groups = sorted(mine.groupby(axes), key=lambda one: [natural(str(word)) for word in one[0]])
     for key, part in groups[:_LISTED]:
-        figures = part[["miss_rate", "effective_accuracy", "latency_p50_ms", "latency_p99_ms"]].mean()
-        misses, accuracy, p50, p99 = (float(value) for value in figures)
-        values = [f"{100 * misses:.2f}", f"{accuracy:.3f}", f"{p50:.0f}", f"{p99:.0f}"]
+        figures = part[["miss_rate", "effective_accuracy", "effective_f1", "latency_p50_ms", "latency_p99_ms"]].mean()
+        misses, accuracy, f1, p50, p99 = (float(value) for value in figures)
+        f1s = [f"{f1:.3f}"] if scored else []
+        values = [f"{100 * misses:.2f}", f"{accuracy:.3f}", *f1s, f"{p50:.0f}", f"{p99:.0f}"]
         shown.add_row(*(setting_label(str(word)) for word in key), str(len(part)), *values)
     console.print(shown)
     if len(groups) > _LISTED:

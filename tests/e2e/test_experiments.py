@@ -142,14 +142,19 @@ def bench(layout: Layout, root: Path, tmp_path: Path) -> Iterator[Bench]:
         made.clear()
 
 
-def run_name(count: int, fps: int) -> str:
-    return f"lte_upload_trace/multiset/clients-{count}_slo-5000_fps-{fps}_synthetic/iter-0"
+def run_name(count: int, fps: int, source: str = "synthetic") -> str:
+    return f"lte_upload_trace/multiset/clients-{count}_slo-5000_fps-{fps}_{source}/iter-0"
 
 
-def test_a_killed_managers_sweep_resumes_and_leaves_nothing(bench: Bench) -> None:
-    """Two client machines; the manager is killed in the second run, and started again."""
-    first, second = run_name(2, 10), run_name(2, 15)
-    sweep = bench.sweep("--clients", "2", "--fps", "10,15", "--seconds", "3")
+def test_a_killed_managers_sweep_of_real_models_resumes_and_leaves_nothing(bench: Bench, data_dir: Path) -> None:
+    """Two client machines, links shaped by tc; the manager is killed in the second run, and started again."""
+    video = data_dir.resolve() / "videos" / "highway-camera.mp4"
+    first, second = run_name(2, 5, video.stem), run_name(2, 10, video.stem)
+    sweep = bench.sweep(
+        *("--zoo", "yolo-fastest", "--runtime", "onnx", "--kind", "cpu", "--sources", str(video)),
+        *("--shaping", "tc", "--latency-ms", "500"),
+        *("--clients", "2", "--fps", "5,10", "--seconds", "3"),
+    )
     manager = bench.start(sweep)
     until(lambda: (bench.out / first / "run.json").exists() and bench.streaming())
     manager.kill()
@@ -162,12 +167,18 @@ def test_a_killed_managers_sweep_resumes_and_leaves_nothing(bench: Bench) -> Non
     assert status == 0, said
     assert "removed what an interrupted run had left on server" in said
     assert "2 of 2 runs have a valid result" in said
+    assert "eff. F1" in said
     assert (bench.out / first / "run.json").stat().st_mtime_ns == before, "a finished run was repeated"
     assert bench.record(second)["state"] == "done"
     table = pd.read_parquet(bench.out / "runs.parquet")
     assert len(table) == 2 * (1 + 2)
     assert (table["frames_captured"] > 0).all()
-    assert (table["on_time"] > 0).any()
+    answered = table[table["on_time"] > 0]
+    assert answered["f1"].between(0, 1).all(), "the clients' detections are compared with the golden model's"
+    assert (answered["f1"] > 0).any()
+    assert (answered["effective_f1"] <= answered["f1"]).all(), "a missed frame has no detections"
+    assert pd.read_csv(bench.out / "runs.csv")["f1"].tolist() == table["f1"].tolist()
+    assert [bench.record(run)["conditions"]["latency_ms"] for run in (first, second)] == [500, 500]
     logs = bench.out / second / "logs"
     assert {path.name for path in (logs / "client").iterdir()} == {"host_0", "host_1"}
     for name in ("server/frame_stats.csv", "server/plans.csv", "network/client0/shaping.csv", "jobs/server/exit.json"):
