@@ -61,6 +61,14 @@ def client(  # noqa: D103 - typer shows the help above
     out: Annotated[Path | None, typer.Option(help=_told("where logs go", "out"))] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with these options")] = None,
     buffer: Annotated[str | None, typer.Option(help=_told(f"for live sources: {_STRATEGIES}", "buffer"))] = None,
+    scene_seconds: Annotated[
+        float | None,
+        typer.Option(
+            help="draw so much of the synthetic scene beforehand and show it again and again; "
+            "default: without end, drawn while streaming",
+            rich_help_panel=_MEASUREMENTS,
+        ),
+    ] = None,
     pre_encoded: Annotated[
         int | None,
         typer.Option(help="use this many frames of a recording, each encoded once", rich_help_panel=_MEASUREMENTS),

@@ -34,6 +34,8 @@ class ClientOptions(Options):
         seed: of the synthetic scene without a seed of its own, and of each client's phase within a frame period.
         out: where logs go.
         buffer: strategy of a live source.
+        scene_seconds: length of a synthetic scene, which is then drawn beforehand and shown again and again;
+            ``None``: it has no end and is drawn while it is streamed.
         pre_encoded: use this many frames of a recording, each encoded only once; 0: encode every frame.
         padded: pad every frame to the size that Jellyfish's table gives for it (:func:`moonjelly.network.prior_bytes`).
         token: the server's access token.
@@ -56,6 +58,7 @@ class ClientOptions(Options):
     seed: Annotated[int, Field(ge=0)] = 0
     out: Path = Path("logs/client")
     buffer: BufferStrategy = BufferStrategy.LATEST
+    scene_seconds: Annotated[float, Field(gt=0.0, le=3600.0)] | None = None
     pre_encoded: Annotated[int, Field(ge=0, le=100_000)] = 0
     padded: bool = False
     token: str = ""

@@ -198,6 +198,7 @@ def _arguments(options: ClientOptions, camera: Camera, directory: Path) -> list[
         "seed": options.seed,
         "out": directory,
         "buffer": options.buffer.value,
+        "scene-seconds": options.scene_seconds,
         "pre-encoded": options.pre_encoded,
         "root-certificates": options.root_certificates,
         "register-timeout-s": options.register_timeout_s,

@@ -20,7 +20,16 @@ from client.feed import Feed, LiveFeed, RecordedFeed
 from client.pacing import Schedule, tick_count
 from client.progress import LineWriter, Progress, Show, progress_line
 from client.records import WRITE_EVERY_S, Records
-from client.sources import InMemory, Picture, Recording, is_live, open_live, open_recording
+from client.sources import (
+    DrawnScene,
+    InMemory,
+    Picture,
+    Recording,
+    SyntheticScene,
+    is_live,
+    open_live,
+    open_recording,
+)
 from client.stopping import StopRequest, at_end_of
 from client.streamer import Streamer
 from moonjelly.clock import MonotonicClock
@@ -94,7 +103,7 @@ class _Process:
         recording, feed, fps = await asyncio.to_thread(_open, self._options, self._camera)
         client = self._connection(fps)
         try:
-            if await self._stop.before(client.connect()):
+            if await self._drawn(recording, feed, fps) and await self._stop.before(client.connect()):
                 await self._stream(client, recording, feed, fps)
         finally:
             await client.close()
@@ -120,6 +129,19 @@ class _Process:
             clock=self._clock,
             on_state=self._on_state,
         )
+
+    async def _drawn(self, recording: Recording | None, feed: Feed, fps: float) -> bool:
+        """Draw what will be shown of a scene that is drawn beforehand; false when told to stop meanwhile."""
+        if not isinstance(recording, DrawnScene):
+            return True
+        counts = [count for count in (feed.length(), tick_count(self._options.seconds, fps)) if count is not None]
+        indices = [index for tick in range(min(counts)) if (index := feed.index(tick)) is not None]
+        for done, index in enumerate(indices):
+            if self._stop.event.is_set():
+                return False
+            self._show(f"{self._camera.name}: {done} of {len(indices)} pictures of {recording.name} drawn")
+            await asyncio.to_thread(recording.draw, index)
+        return True
 
     async def _stream(self, client: AsyncClient, recording: Recording | None, feed: Feed, fps: float) -> None:
         encoder: FrameEncoder = Padded(LiveEncoder()) if self._options.padded else LiveEncoder()
@@ -224,6 +246,12 @@ def _open(options: ClientOptions, camera: Camera) -> tuple[Recording | None, Fee
         fps = camera.fps or source.rate_fps
         return None, LiveFeed(source, fps), fps
     recording = open_recording(camera.source)
+    if options.scene_seconds is not None:
+        if not isinstance(recording, SyntheticScene):
+            raise ConfigError(
+                f"scene_seconds = {options.scene_seconds:g}: source {camera.source} is no synthetic scene"
+            )
+        recording = DrawnScene(recording, options.scene_seconds)
     if options.pre_encoded:
         recording = InMemory(recording, options.pre_encoded)
     fps = camera.fps or recording.rate_fps or PICTURE_RATE_FPS

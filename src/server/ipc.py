@@ -74,7 +74,7 @@ class Submit(_Message, frozen=True):
     Attributes:
         key: names the frame between endpoint and executor.
         deadline_ns: latest instant at which its inference may end.
-        received_ns: when the endpoint had read it off the wire.
+        given_ns: when the endpoint handed it over.
         width: of the picture as the client announced it.
         height: likewise.
     """
@@ -87,7 +87,7 @@ class Submit(_Message, frozen=True):
     group: str
     width: int
     height: int
-    received_ns: int
+    given_ns: int
     deadline_ns: int
 
 

@@ -33,15 +33,19 @@ ALL = ipc.Serve(plan_version=0, group="a", variant=0, batch=1)
 
 
 class Counting(SimulatedExecutor):
-    """Remembers how many frames it was given at a time."""
+    """Remembers how many frames it was given at a time; a test may hold its answers back."""
 
     def __init__(self, profile: Profile, options: SimulationOptions, answers: Answers) -> None:
         super().__init__(profile, options, answers)
         self.batches: list[int] = []
+        self.begun, self.may_answer = threading.Event(), threading.Event()
+        self.may_answer.set()
 
     def infer(self, variant: str, frames: Sequence[FrameInput]) -> list[Detections]:
         """See :class:`~moonjelly.inference.protocol.Executor`."""
         self.batches.append(len(frames))
+        self.begun.set()
+        assert self.may_answer.wait(100)
         return super().infer(variant, frames)
 
 
@@ -178,3 +182,17 @@ def test_a_dispatcher_that_pads_gets_the_batch_that_it_asked_for(tmp_path: Path)
             device.submit(1, "a", 300 * NS_PER_MS)
         assert (batch.planned_batch, batch.ran, device.executor.batches) == (2, 1, [2])
         assert [(answer.key, answer.outcome) for answer in batch.answers] == [(1, Outcome.ON_TIME)]
+
+
+def test_a_frame_that_comes_while_a_batch_runs_waits_in_the_queue(device: Device) -> None:
+    """The device reads nothing meanwhile; what it takes is no time of the way to it, which planning would pay twice."""
+    device.models.start("a", 0)
+    device.executor.may_answer.clear()
+    device.submit(1, "a", FAR_NS)
+    assert device.executor.begun.wait(100)
+    device.submit(2, "a", FAR_NS)
+    given_ns = time.monotonic_ns()
+    device.executor.may_answer.set()
+    first, second = device.batch(), device.batch()
+    assert first.decided_ns < second.answers[0].queued_ns <= given_ns <= first.ended_ns
+    assert [answer.key for answer in (*first.answers, *second.answers)] == [1, 2]

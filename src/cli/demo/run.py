@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.markup import escape
 
 from cli.demo.live import StatusReader, table
-from cli.demo.settings import ClientSetting, DemoSettings, host_directory, source_of
+from cli.demo.settings import ClientSetting, DemoSettings, host_directory, source_arguments
 from cli.processes import Child, Children, ProcessError
 from cli.terminal import make_console
 from client.sources import is_live, open_recording
@@ -116,7 +116,7 @@ def client_arguments(settings: DemoSettings, one: ClientSetting, port: int) -> l
     """Command line of one client."""
     return [
         *("--server", f"127.0.0.1:{port}"),
-        *("--source", source_of(settings, one)),
+        *source_arguments(settings, one),
         *("--slo-ms", f"{one.slo_ms:g}"),
         *("--fps", f"{one.fps:g}"),
         *("--seconds", f"{settings.seconds:g}"),

@@ -9,6 +9,8 @@ from pathlib import Path
 from moonjelly.errors import ConfigError
 
 SLOS_MS = (75.0, 100.0, 150.0)
+SCENE_S = 30.0
+"""Longest synthetic scene: it is drawn before the run, and shown again in a longer one."""
 RATES_FPS = (12.0, 15.0, 24.0, 29.97)
 
 
@@ -64,6 +66,13 @@ def default_out(now: datetime.datetime) -> Path:
 def host_directory(out: Path, index: int) -> Path:
     """Where a client's logs go: Jellyfish's path."""
     return out / "logs" / "client" / f"host_{index}"
+
+
+def source_arguments(settings: DemoSettings, one: ClientSetting) -> list[str]:
+    """How a client is told what it sees. Nobody's camera draws its pictures: a scene is there before the run."""
+    source = source_of(settings, one)
+    drawn = ["--scene-seconds", f"{min(settings.seconds, SCENE_S):g}"] if settings.source == "synthetic" else []
+    return ["--source", source, *drawn]
 
 
 def source_of(settings: DemoSettings, one: ClientSetting) -> str:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from client.sources.buffer import BufferStrategy, Picture
 from client.sources.recorded import (
     PICTURE_SUFFIXES,
+    DrawnScene,
     InMemory,
     Pictures,
     Recording,
@@ -76,6 +77,7 @@ def read_frame(name: str, index: int) -> NDArray[np.uint8]:
 
 __all__ = [
     "BufferStrategy",
+    "DrawnScene",
     "InMemory",
     "Picture",
     "Pictures",

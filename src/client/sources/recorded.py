@@ -8,6 +8,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import simplejpeg
 from numpy.typing import NDArray
 
 from moonjelly.errors import ConfigError, SourceError, cause
@@ -16,6 +17,8 @@ from moonjelly.scenes import Scene, SceneOptions
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp")
 SCENE_RATE_FPS = 30.0
 """Of the synthetic scene's time, whatever the client's rate: frame ``i`` shows the scene at ``i / 30`` s."""
+_KEPT_QUALITY = 95
+"""Of a JPEG that will be decoded, made smaller and encoded again."""
 
 
 class Recording(Protocol):
@@ -88,7 +91,7 @@ class Pictures:
 
 
 class SyntheticScene:
-    """The seeded traffic scene as a source without end."""
+    """The seeded traffic scene as a source without end, drawn as it is read."""
 
     rate_fps: float | None = SCENE_RATE_FPS
     length: int | None = None
@@ -103,6 +106,40 @@ class SyntheticScene:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+class DrawnScene:
+    """The beginning of a synthetic scene as a recording: each picture is drawn once and kept as JPEG.
+
+    Drawing takes several times what a client spends on a camera's frame. Where clients and server share the processors
+    of one machine, it would be taken from the models.
+
+    Args:
+        scene: draws the pictures.
+        seconds: how long the recording is.
+    """
+
+    rate_fps: float | None = SCENE_RATE_FPS
+
+    def __init__(self, scene: SyntheticScene, seconds: float) -> None:
+        self._scene = scene
+        self._kept: dict[int, bytes] = {}
+        self.name = scene.name
+        self.length: int | None = max(1, round(seconds * SCENE_RATE_FPS))
+
+    def draw(self, index: int) -> None:
+        """Have frame ``index`` ready."""
+        if index not in self._kept:
+            self._kept[index] = simplejpeg.encode_jpeg(self._scene.read(index), _KEPT_QUALITY, "RGB", "420")
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """See :meth:`Recording.read`."""
+        self.draw(index)
+        return np.asarray(simplejpeg.decode_jpeg(self._kept[index], "RGB", fastdct=True, fastupsample=True), np.uint8)
+
+    def close(self) -> None:
+        """See :meth:`Recording.close`."""
+        self._scene.close()
 
 
 class InMemory:

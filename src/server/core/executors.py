@@ -71,7 +71,7 @@ class Executors:
             self._planning.want("speed")
         device.speed = event.measured.speed
 
-    def give(self, pending: PendingFrame, device: DeviceState) -> ipc.Submit:
+    def give(self, pending: PendingFrame, device: DeviceState, now_ns: int) -> ipc.Submit:
         """Take one of the device's slots for a frame; what its executor is told. There must be a free one."""
         slot = device.pool.take()
         assert slot is not None, "checked before"
@@ -88,7 +88,7 @@ class Executors:
             group=pending.group,
             width=pending.width,
             height=pending.height,
-            received_ns=pending.received_ns,
+            given_ns=now_ns,
             deadline_ns=pending.run_by_ns,
         )
 
@@ -119,5 +119,5 @@ class Executors:
             self._answers.answer(pending, Outcome.FAILED, reason, now_ns)
             return
         dead_slot = pending.slot
-        submit = self.give(pending, other)
+        submit = self.give(pending, other, now_ns)
         self._out.append(ev.MoveFrame(dead.device_id, dead_slot, other.device_id, submit))

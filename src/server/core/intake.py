@@ -59,7 +59,7 @@ class Intake:
         session.outstanding += 1
         refusal = self._refusal(session, frame, pending, now_ns)
         if refusal is None:  # the executor first: it works while the rest is done
-            submit = self._executors.give(pending, self._devices[pending.device])
+            submit = self._executors.give(pending, self._devices[pending.device], now_ns)
             self._out.append(ev.SubmitFrame(pending.device, submit, frame.data))
         self._out.append(ev.Send(event.stream, ack))
         if refusal is not None:

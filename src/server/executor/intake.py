@@ -97,6 +97,7 @@ class DirectIntake:
 
     def take(self, timeout_s: float | None) -> list[Work]:
         """See :class:`Intake`."""
+        asked_ns = time.monotonic_ns()
         readable, _, _ = select.select((self._incoming, self._wake), (), (), timeout_s)
         works: list[Work] = []
         if self._wake in readable:
@@ -104,20 +105,27 @@ class DirectIntake:
             while not self._posted.empty():
                 works.append(self._posted.get())
         if self._incoming in readable:
-            self._read(works)
+            self._read(works, asked_ns)
         return works
 
-    def _read(self, works: list[Work]) -> None:
+    def _read(self, works: list[Work], asked_ns: int) -> None:
         try:
             for message in chain((self._channel.receive(),), self._channel.ready()):
                 if isinstance(message, ipc.Submit):
-                    works.append(prepared(message, self._prepare))
+                    works.append(self._prepared(message, asked_ns))
                 elif isinstance(message, ipc.Submits):
-                    works += [prepared(submit, self._prepare) for submit in message.frames]
+                    works += [self._prepared(submit, asked_ns) for submit in message.frames]
                 elif isinstance(message, (ipc.Serve, ipc.Forget)):
                     works.append(message)
         except PeerGone:
             works.append(Closed())
+
+    def _prepared(self, submit: ipc.Submit, asked_ns: int) -> Prepared:
+        """A frame that was given before the loop asked has waited for a batch: that is queueing, and no way to go."""
+        frame = prepared(submit, self._prepare)
+        if submit.given_ns >= asked_ns:
+            return frame
+        return msgspec.structs.replace(frame, queued_ns=submit.given_ns + frame.preprocess_ns)
 
     def post(self, work: Work) -> None:
         """See :class:`Intake`."""

@@ -15,6 +15,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from moonjelly.device_speed import PROFILED, DeviceSpeed, observe, recovered
 from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, QueuedFrame, Run
 from moonjelly.errors import ExecutorError
@@ -77,6 +79,7 @@ class ExecutorLoop:
         self._queues = {group: DeadlineQueue() for group in profiles}
         self._next: ipc.Serve | None = None
         self._failures = 0
+        self._decided_ns = 0
         self.active = active
         self._wanted = active.group
         self._follow(active)
@@ -109,6 +112,9 @@ class ExecutorLoop:
         if prepared.error:
             self._send(self._not_run((_answer(prepared, Outcome.FAILED, prepared.error),), submit.group))
             return
+        if prepared.queued_ns <= self._decided_ns:
+            # It came while the last decision was made: whoever makes that again must not find it in the queue.
+            prepared = msgspec.structs.replace(prepared, queued_ns=self._decided_ns + 1)
         self._held[submit.key] = prepared
         self._queues[submit.group].push(QueuedFrame(submit.key, submit.deadline_ns, prepared.queued_ns, submit.session))
 
@@ -193,12 +199,14 @@ class ExecutorLoop:
         return min(instants_ns, default=None)
 
     def _drop(self, drop: Drop, queue: DeadlineQueue, now_ns: int) -> None:
+        self._decided_ns = now_ns
         waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
         queue.take(drop.frames)
         answers = tuple(_answer(self._held.pop(f.key), Outcome.DROPPED, drop.reason) for f in drop.frames)
         self._send(self._not_run(answers, self.active.group, waiting, slack_ms, now_ns, self._plan.batch))
 
     def _run_batch(self, run: Run, queue: DeadlineQueue, now_ns: int) -> None:
+        self._decided_ns = now_ns
         waiting, slack_ms = len(queue), _head_slack_ms(queue, now_ns)
         queue.take(run.frames)
         frames = [self._held.pop(frame.key) for frame in run.frames]
