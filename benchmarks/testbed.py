@@ -1,7 +1,7 @@
 """Live in the testbed: real sshd, real tc, simulated executors with a published GPU profile, frames encoded beforehand.
 
-Every run is simulated, too: same seed, the same places of the traces as the live clients had, the round trip and frame
-sizes that they had. The published code is simulated beside it on the same places: its live figures come from others,
+Every run is simulated, too: same seed, the same places of the traces as the live clients had, the round trip, the frame
+sizes and the server's own times that they had. The published code is simulated beside it on the same places: its live figures come from others,
 and thirty seconds of a trace may be worth 0.02 of accuracy more than thirty others.
 
 Bars: live misses at most 1 % wherever the simulation predicts at most 0.5 %, and within one point of it. Where the
@@ -180,6 +180,8 @@ def twin(run: Path, row: pd.Series, seconds: float, warmup_s: float, profile: Pr
     """What one live run met, warm-up included, to simulate."""
     frames = captured(run)
     rtt_ms = float(pd.concat(frames.values())["rtt_ms"].median())
+    served = pd.read_csv(run / "logs" / "server" / "frame_stats.csv").query("batch > 0")
+    own_ms = served[["dispatch_time", "processing_time", "response_time"]].median()
     options = WorkloadOptions(
         clients=int(row["clients"]),
         fps=(float(row["fps"]),),
@@ -187,7 +189,13 @@ def twin(run: Path, row: pd.Series, seconds: float, warmup_s: float, profile: Pr
         devices=DEVICES,
         seconds=seconds,
         warmup_s=warmup_s,
-        timing=Timing(rtt_ms=rtt_ms, encode_ms=0.0),
+        timing=Timing(
+            rtt_ms=rtt_ms,
+            encode_ms=0.0,
+            ingest_ms=float(own_ms["dispatch_time"]),
+            decode_ms=float(own_ms["processing_time"]),
+            respond_ms=float(own_ms["response_time"]),
+        ),
     )
     seed = int(row["seed"])
     drawn = draw(options, catalogue.resolve(row["trace"], seed), profile, seed)

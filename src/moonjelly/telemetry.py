@@ -159,6 +159,8 @@ class DispatchRow:
     """Model group of the frames."""
     overdue: str = ""
     """``client_id:frame_id:queued_ts`` of its frames that were answered before, at their deadline; by spaces."""
+    reserve_ms: float = 0.0
+    """What the decision kept free before deadlines where it could, for batches that take longer than expected."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

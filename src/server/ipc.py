@@ -158,6 +158,7 @@ class Batch(_Message, frozen=True):
         queue: frames in the queue at the decision.
         head_slack_ms: to the earliest deadline at the decision.
         speed: factor on the profile that the decision counted with.
+        reserve_ns: that the decision kept free where it could.
         decided_ns: when it was decided.
         started_ns: begin of inference; ``ended_ns``: its end. Equal for drops.
     """
@@ -171,6 +172,7 @@ class Batch(_Message, frozen=True):
     queue: int
     head_slack_ms: float
     speed: float
+    reserve_ns: int
     decided_ns: int
     started_ns: int
     ended_ns: int

@@ -103,6 +103,7 @@ class DispatchRecord(msgspec.Struct, frozen=True, array_like=True):
     ended_ns: int
     group: str
     overdue: tuple[tuple[int, int, int], ...] = ()
+    reserve_ns: int = 0
 
     def row(self) -> DispatchRow:
         """For ``dispatch.csv``."""
@@ -121,6 +122,7 @@ class DispatchRecord(msgspec.Struct, frozen=True, array_like=True):
             speed=self.speed,
             group=self.group,
             overdue=" ".join(f"{session}:{frame}:{queued_ns}" for session, frame, queued_ns in self.overdue),
+            reserve_ms=ns_to_ms(self.reserve_ns),
         )
 
 

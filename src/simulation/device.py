@@ -13,6 +13,7 @@ import numpy as np
 from moonjelly import latency_factor
 from moonjelly.device_speed import PROFILED, DeviceSpeed, observe, recovered
 from moonjelly.dispatching import DeadlineQueue, DevicePlan, Dispatcher, Drop, QueuedFrame, Run, WaitUntil
+from moonjelly.tail import NO_TAIL
 from moonjelly.telemetry import DispatchRow
 from moonjelly.units import NS_PER_MS
 from simulation.events import Agenda, BatchEnded, DeviceWoken, Frame
@@ -98,11 +99,12 @@ class SimulatedDevice:
         self._record = record
         self._replan = replan
         self._measured = PROFILED
+        self._overruns = NO_TAIL
         self._queue = DeadlineQueue()
         self._frames: dict[int, Frame] = {}
         self._running: Run | None = None
         self._started_ns = 0
-        self._overrun_ns = 0
+        self._expected_ns = 0
         self._busy_until_ns: int | None = None
         self._wake_ns: int | None = None
         self._wake_number = 0
@@ -116,7 +118,7 @@ class SimulatedDevice:
 
     def follow(self, plan: DevicePlan, now_ns: int) -> None:
         """Run by ``plan`` from the next decision on."""
-        self.plan = plan
+        self.plan = plan if self._replan is None else plan.with_reserve(self._overruns)
         self.step(now_ns)
 
     def woken(self, number: int, now_ns: int) -> None:
@@ -130,14 +132,16 @@ class SimulatedDevice:
         run, self._running, self._busy_until_ns = self._running, None, None
         assert run is not None, "a batch ends that never began"
         frames = [self._frames.pop(queued.key) for queued in run.frames]
-        overran = now_ns - self._started_ns > self._overrun_ns
+        took_ns = now_ns - self._started_ns
+        overran = took_ns > latency_factor.overrun_ns(self._expected_ns)
         for frame in frames:
             frame.ended_ns = now_ns
             if frame.kept:
                 frame.kept = now_ns <= frame.deadline_ns and not overran
         self._dispatcher.finished(now_ns, run.frames)
         self._settled(frames)
-        self._rate(observe(self._measured, now_ns, now_ns - self._started_ns, self._times.profiled_ns(run)))
+        self._overruns = self._overruns.after(took_ns - self._expected_ns)
+        self._rate(observe(self._measured, now_ns, took_ns, self._times.profiled_ns(run)))
         self.step(now_ns)
 
     def step(self, now_ns: int) -> None:
@@ -170,9 +174,8 @@ class SimulatedDevice:
 
     def _start(self, run: Run, now_ns: int) -> None:
         self._running, self._started_ns = run, now_ns
-        profiled_ns = self.plan.latency_ns[run.variant][run.padded_batch - 1]
-        self._busy_until_ns = now_ns + profiled_ns
-        self._overrun_ns = latency_factor.overrun_ns(profiled_ns)
+        self._expected_ns = self.plan.latency_ns[run.variant][run.padded_batch - 1]
+        self._busy_until_ns = now_ns + self._expected_ns
         for queued in run.frames:
             frame = self._frames[queued.key]
             frame.started_ns, frame.used_variant, frame.batch = now_ns, run.variant, len(run.frames)
@@ -183,8 +186,8 @@ class SimulatedDevice:
             return
         changed = measured.steps != self._measured.steps
         self._measured = measured
-        if changed:
-            self.plan = self._replan(self.device_id, measured.speed)
+        plan = self._replan(self.device_id, measured.speed) if changed else self.plan
+        self.plan = plan.with_reserve(self._overruns)
 
     def _sleep_until(self, instant_ns: int | None) -> None:
         if instant_ns != self._wake_ns:
@@ -212,5 +215,6 @@ class SimulatedDevice:
                 planned_variant=self._names[self.plan.variant],
                 fallbacks=" ".join(self._names[variant] for variant in self.plan.fallbacks),
                 speed=self.plan.speed,
+                reserve_ms=self.plan.reserve_ns / NS_PER_MS,
             )
         )

@@ -209,15 +209,16 @@ class _Plans:
     def __init__(self, profile: Profile) -> None:
         self._profile = profile
         self._index = {variant.name: index for index, variant in enumerate(profile.variants)}
-        self._made: dict[tuple[str, int, str, float], DevicePlan] = {}
+        self._made: dict[tuple[str, int, str, float, float], DevicePlan] = {}
 
     def of(self, row: DispatchRow) -> DevicePlan:
         """What the device was to run at a decision."""
         planned = row.planned_variant or row.variant
-        key = (planned, row.planned_batch, row.fallbacks, row.speed)
+        key = (planned, row.planned_batch, row.fallbacks, row.speed, row.reserve_ms)
         if key not in self._made:
             resident = [self.index(name) for name in row.fallbacks.split()]
-            self._made[key] = DevicePlan.of(self._profile, self.index(planned), row.planned_batch, row.speed, resident)
+            plan = DevicePlan.of(self._profile, self.index(planned), row.planned_batch, row.speed, resident)
+            self._made[key] = replace(plan, reserve_ns=ms_to_ns(row.reserve_ms))
         return self._made[key]
 
     def index(self, name: str) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
@@ -28,7 +30,8 @@ def plans(draw: st.DrawFn) -> DevicePlan:
     )
     variant = draw(st.integers(0, len(rows) - 1))
     resident = draw(st.sets(st.integers(0, len(rows) - 1)))
-    return DevicePlan.of(profile, variant, draw(st.integers(1, 6)), 1.0, resident)
+    plan = DevicePlan.of(profile, variant, draw(st.integers(1, 6)), 1.0, resident)
+    return replace(plan, reserve_ns=draw(st.sampled_from((0, MS // 2, 3 * MS, 20 * MS))))
 
 
 slacks = st.lists(st.integers(-5 * MS, 90 * MS), min_size=1, max_size=40)
@@ -83,6 +86,6 @@ def test_with_time_for_everybody_the_planned_variant_runs_from_the_head(plan: De
     waiting = len(queue)
     decision = dispatching.create().decide(NOW, queue, plan, None)
     assert isinstance(decision, Run)
-    if waiting * plan.active_ns[0] < 400 * MS:
+    if waiting * plan.active_ns[0] + plan.reserve_ns < 400 * MS:
         assert decision.variant == plan.variant
         assert decision.frames[0] == queue.head()

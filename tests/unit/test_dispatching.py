@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from moonjelly import dispatching
@@ -7,6 +9,7 @@ from moonjelly.dispatching import DeadlineQueue, DevicePlan, Drop, QueuedFrame, 
 from moonjelly.dispatching.baselines import ClipperAimd
 from moonjelly.errors import ProfileError
 from moonjelly.profiles import Profile
+from moonjelly.tail import Tail
 from moonjelly.types import Variant
 
 MS = 1_000_000
@@ -222,3 +225,32 @@ class TestFallbacks:
         decision = dispatching.create().decide(0, queue(19), alone, None)
         assert isinstance(decision, Drop)
         assert decision.reason == "cannot finish in time: it needs 20.0 ms even alone"
+
+
+class TestReserve:
+    profile = TestFallbacks.profile
+    plan = replace(TestFallbacks.plan, reserve_ns=3 * MS)
+
+    def run(self, *deadlines_ms: float) -> Run:
+        decision = dispatching.create().decide(0, queue(*deadlines_ms), self.plan, None)
+        assert isinstance(decision, Run)
+        return decision
+
+    def test_batches_that_take_longer_now_and_then_are_given_time_for_it(self) -> None:
+        assert self.run(24).variant == 2
+        assert self.run(22).variant == 1
+        assert self.run(12).variant == 0
+
+    def test_nobody_who_can_be_in_time_pays_for_it(self) -> None:
+        assert (self.run(5).variant, keys(self.run(5))) == (0, [0])
+        hurried = self.run(5, 80, 80)
+        assert (hurried.variant, keys(hurried)) == (0, [0])
+
+    def test_it_comes_in_steps_and_from_more_than_a_stall(self) -> None:
+        overruns = Tail()
+        for time_ns in (9 * MS, 9 * MS, 9 * MS):
+            overruns = overruns.after(time_ns)
+        assert TestFallbacks.plan.with_reserve(overruns) is TestFallbacks.plan, "three stalls"
+        for time_ns in (round(2.7 * MS), -4 * MS):
+            overruns = overruns.after(time_ns)
+        assert TestFallbacks.plan.with_reserve(overruns).reserve_ns == round(2.5 * MS)

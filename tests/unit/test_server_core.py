@@ -147,7 +147,7 @@ class World:
         began = now - round(ran_ms * NS_PER_MS)
         self.emit(
             ev.BatchFinished(
-                ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, 0.9, began, began, now, ran, answers)
+                ipc.Batch(submits[0].device, "default", 1, 1, (0,), 2, 3, 4.0, 0.9, 0, began, began, now, ran, answers)
             )
         )
 
@@ -341,7 +341,7 @@ class TestFrames:
         )
         (submit,) = world.all(ev.SubmitFrame)
         uplink_ms = 5.0 + 100 * 8 / 100e3 * 1000
-        expected_ns = START_NS + round((100.0 - uplink_ms - 5.0 - 0.5) * NS_PER_MS)
+        expected_ns = START_NS + round((100.0 - uplink_ms - 5.0) * NS_PER_MS)
         assert submit.submit.deadline_ns == pytest.approx(expected_ns, abs=1000)
 
     @pytest.mark.parametrize(("ids", "wrong"), [((1, 1), 1), ((5, 4), 4), ((0,), 0)])

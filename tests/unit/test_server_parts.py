@@ -34,7 +34,7 @@ from server.processes import Restarts, StartError
 PROFILE = Profile("gpu", (Variant("net", "net", 64),), (0.5,), ((1.0, 2.0),))
 SUBMIT = ipc.Submit(1, 2, 3, 4, 5, "default", 64, 64, 10, 20)
 ANSWER = ipc.Answer(1, Outcome.FAILED, "why", messages.PackedDetections(2, b"boxes"), 5, 6)
-BATCH = ipc.Batch(0, "default", 1, 1, (0,), 2, 3, 4.5, 0.9, 6, 7, 8, 1, (ANSWER,))
+BATCH = ipc.Batch(0, "default", 1, 1, (0,), 2, 3, 4.5, 0.9, 0, 6, 7, 8, 1, (ANSWER,))
 
 
 class TestMessages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import msgspec
@@ -11,8 +11,11 @@ import msgspec
 from moonjelly.dispatching.queue import DeadlineQueue, QueuedFrame
 from moonjelly.errors import ProfileError
 from moonjelly.profiles import Profile
-from moonjelly.units import ms_to_ns, ns_to_ms
+from moonjelly.tail import Tail
+from moonjelly.units import NS_PER_MS, ms_to_ns, ns_to_ms
 
+RESERVE_STEP_NS = NS_PER_MS // 2
+"""Reserves come in steps of this: what a timer adds to every batch is none."""
 WORTHWHILE_GAIN = 0.97
 """A batch is large enough once it reaches this share of the device's best throughput: beyond it, every further
 frame delays all others for almost nothing (on CPUs a batch of one is often enough)."""
@@ -32,6 +35,7 @@ class DevicePlan:
         alone_ns: the soonest that any loaded variant answers a single frame.
         resident: variants that are loaded and may run at once, the planned one among them; ascending.
         speed: factor on the profile that ``latency_ns`` counts with.
+        reserve_ns: what batches of late took beyond ``latency_ns``, now and then (:meth:`with_reserve`).
     """
 
     variant: int
@@ -43,6 +47,7 @@ class DevicePlan:
     alone_ns: int
     resident: tuple[int, ...]
     speed: float = 1.0
+    reserve_ns: int = 0
 
     @staticmethod
     def of(
@@ -76,6 +81,11 @@ class DevicePlan:
         return DevicePlan(
             variant, batch, latency_ns, profile.accuracy, max(batch, useful), fallbacks, alone_ns, loaded, speed
         )
+
+    def with_reserve(self, overruns: Tail) -> DevicePlan:
+        """The same, with the reserve that batches call for that took so much longer than expected."""
+        reserve_ns = overruns.ns - overruns.ns % RESERVE_STEP_NS
+        return self if reserve_ns == self.reserve_ns else replace(self, reserve_ns=reserve_ns)
 
     @property
     def active_ns(self) -> tuple[int, ...]:

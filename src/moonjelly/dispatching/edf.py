@@ -12,7 +12,8 @@ The plan's variant runs, unless playing out the queue shows that frames would be
 Near saturation the most urgent frame forces small batches, and small batches lose throughput until everybody is late:
 the batch may begin behind the hurried frames. And a frame that the network has delayed may still be answered by a
 smaller variant that is loaded: one batch runs with it. The way that loses the fewest frames is taken; among equals the
-more accurate variant.
+one that loses the fewest if all takes as much longer as it lately did now and then (:attr:`DevicePlan.reserve_ns`);
+among equals of those the more accurate variant.
 """
 
 from __future__ import annotations
@@ -50,19 +51,36 @@ def choose(now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> tuple[
         deadlines_ns: ascending; the first can be made alone by some loaded variant.
         plan: of the device.
     """
-    latency_ns = plan.active_ns
-    waiting = len(deadlines_ns)
-    if waiting <= plan.useful_batch and now_ns + latency_ns[waiting - 1] <= deadlines_ns[0]:
+    waiting, reserve_ns = len(deadlines_ns), plan.reserve_ns
+    if waiting <= plan.useful_batch and now_ns + reserve_ns + plan.active_ns[waiting - 1] <= deadlines_ns[0]:
         return (0, waiting, plan.variant)  # all of them, and in time: most often
-    best, fewest = (0, 0, plan.variant), waiting + 1
+    way, lost = _best(now_ns + reserve_ns, deadlines_ns, plan)
+    if lost == 0 or not reserve_ns:
+        return way
+    # Somebody would pay for the reserve. That must be nobody who can be in time without it.
+    bold, fewest = _best(now_ns, deadlines_ns, plan)
+    return way if way[1] and _lost_by(way, now_ns, deadlines_ns, plan) <= fewest else bold
+
+
+def _best(now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> tuple[tuple[int, int, int], int]:
+    """What :func:`choose` answers if nothing takes longer than expected, and how many frames that loses."""
+    best, fewest = (0, 0, plan.variant), len(deadlines_ns) + 1
     for skip, size, variant in _ways(now_ns, deadlines_ns, plan):
         ends_ns = now_ns + plan.latency_ns[variant][size - 1]
-        lost = _lost(ends_ns, deadlines_ns, skip + size, latency_ns, plan.useful_batch, skip, fewest)
+        lost = _lost(ends_ns, deadlines_ns, skip + size, plan.active_ns, plan.useful_batch, skip, fewest)
         if lost < fewest:
             best, fewest = (skip, size, variant), lost
             if lost == 0:
                 break
-    return best
+    return best, fewest
+
+
+def _lost_by(way: tuple[int, int, int], now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> int:
+    """How many frames are lost by passing over, running and choosing so."""
+    skip, size, variant = way
+    ends_ns = now_ns + plan.latency_ns[variant][size - 1]
+    limit = len(deadlines_ns) + 1
+    return _lost(ends_ns, deadlines_ns, skip + size, plan.active_ns, plan.useful_batch, skip, limit)
 
 
 def _ways(now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> Iterator[tuple[int, int, int]]:

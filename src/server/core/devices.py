@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from moonjelly.planning.overhead import smoothed_ms
 from moonjelly.planning.problem import Assignment
+from moonjelly.tail import NO_TAIL, Tail
+from moonjelly.units import ms_to_ns
 from server.core.slots import SlotPool
 
 
@@ -21,7 +23,7 @@ class DeviceState:
         running: (group, variant) that it runs now.
         pool: its slots.
         overhead_ms: dispatch, decoding and answering, smoothed.
-        respond_ms: answering alone, smoothed.
+        responses: what answering alone takes.
         frames: keys of its frames by slot.
     """
 
@@ -33,10 +35,10 @@ class DeviceState:
     assignment: Assignment | None = None
     running: tuple[str, int] = ("", 0)
     overhead_ms: float = 0.0
-    respond_ms: float = 0.5
+    responses: Tail = NO_TAIL
     frames: dict[int, int] = field(default_factory=dict)
 
     def observe(self, overhead_ms: float, respond_ms: float) -> None:
         """Take in one frame's times."""
         self.overhead_ms = smoothed_ms(self.overhead_ms, overhead_ms)
-        self.respond_ms = smoothed_ms(self.respond_ms, respond_ms)
+        self.responses = self.responses.after(ms_to_ns(respond_ms))

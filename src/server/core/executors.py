@@ -76,7 +76,7 @@ class Executors:
         slot = device.pool.take()
         assert slot is not None, "checked before"
         pending.slot, pending.device = slot, device.device_id
-        pending.run_by_ns = pending.deadline_ns - ms_to_ns(device.respond_ms)
+        pending.run_by_ns = pending.deadline_ns - device.responses.ns
         device.frames[slot] = pending.key
         self._frames.add(pending)
         return ipc.Submit(

@@ -73,6 +73,7 @@ def dispatch_record(
         dropped=dropped,
         head_slack_ms=batch.head_slack_ms,
         speed=batch.speed,
+        reserve_ns=batch.reserve_ns,
         decided_ns=batch.decided_ns,
         started_ns=batch.started_ns,
         ended_ns=batch.ended_ns,

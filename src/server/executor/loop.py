@@ -24,6 +24,7 @@ from moonjelly.inference.protocol import Executor, FrameInput
 from moonjelly.profiles import Profile
 from moonjelly.rpc.boxes import pack
 from moonjelly.rpc.messages import PackedDetections
+from moonjelly.tail import NO_TAIL
 from moonjelly.types import Detections, Outcome
 from moonjelly.units import NS_PER_S, ms_to_ns, ns_to_ms
 from server import ipc
@@ -68,6 +69,7 @@ class ExecutorLoop:
         self._profiles = profiles
         self._configured_speed = speed
         self._measured = PROFILED
+        self._overruns = NO_TAIL
         self._dispatcher = dispatcher
         self._arena = arena
         self._channel = channel
@@ -80,6 +82,7 @@ class ExecutorLoop:
         self._next: ipc.Serve | None = None
         self._failures = 0
         self._decided_ns = 0
+        self._plan: DevicePlan
         self.active = active
         self._wanted = active.group
         self._follow(active)
@@ -227,6 +230,7 @@ class ExecutorLoop:
                 queue=waiting,
                 head_slack_ms=slack_ms,
                 speed=self._plan.speed,
+                reserve_ns=self._plan.reserve_ns,
                 decided_ns=now_ns,
                 started_ns=started_ns,
                 ended_ns=ended_ns,
@@ -238,6 +242,9 @@ class ExecutorLoop:
             self._arena.mark(frame.submit.slot, IDLE)
         self._dispatcher.finished(ended_ns, run.frames)
         if not error:
+            expected_ns = self._plan.latency_ns[run.variant][run.padded_batch - 1]
+            self._overruns = self._overruns.after(ended_ns - started_ns - expected_ns)
+            self._plan = self._plan.with_reserve(self._overruns)
             profiled_ns = ms_to_ns(self._profiles[group].latency(run.variant, run.padded_batch, self._configured_speed))
             self._rate(observe(self._measured, ended_ns, ended_ns - started_ns, profiled_ns))
         self._check_failures(error)
@@ -308,6 +315,7 @@ class ExecutorLoop:
             queue=queue,
             head_slack_ms=head_slack_ms,
             speed=self._plan.speed,
+            reserve_ns=self._plan.reserve_ns,
             decided_ns=decided_ns,
             started_ns=decided_ns,
             ended_ns=decided_ns,
@@ -327,7 +335,8 @@ class ExecutorLoop:
         loaded = self._executor.resident()
         resident = [index for index, name in enumerate(self._names[serve.group]) if name in loaded]
         speed = self._configured_speed * self._measured.speed
-        self._plan = DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), speed, resident)
+        plan = DevicePlan.of(profile, serve.variant, min(serve.batch, profile.max_batch), speed, resident)
+        self._plan = plan.with_reserve(self._overruns)
         # Loaded variants beside the planned one: with them a recording's decisions can be made again.
         self._others = tuple(variant for variant in self._plan.resident if variant != serve.variant)
 
