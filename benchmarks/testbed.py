@@ -1,8 +1,8 @@
 """Live in the testbed: real sshd, real tc, simulated executors with a published GPU profile, frames encoded beforehand.
 
 Every run is simulated, too: same seed, the same places of the traces as the live clients had, the round trip, the frame
-sizes and the server's own times that they had. The published code is simulated beside it on the same places: its live figures come from others,
-and thirty seconds of a trace may be worth 0.02 of accuracy more than thirty others.
+sizes and the server's own times that they had. The published code is simulated beside it on the same places: its live
+figures come from others, and thirty seconds of a trace may be worth 0.02 of accuracy more than thirty others.
 
 Bars: live misses at most 1 % wherever the simulation predicts at most 0.5 %, and within one point of it. Where the
 published code has been measured (4 clients): misses at most 0.1 % and effective accuracy at least 0.012 above its

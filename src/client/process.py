@@ -25,8 +25,8 @@ from client.sources import (
     InMemory,
     Picture,
     Recording,
-    SyntheticScene,
     is_live,
+    open_drawn_scene,
     open_live,
     open_recording,
 )
@@ -239,19 +239,17 @@ def write_client_summary(out: Path, clients: dict[int, ClientInfo], directories:
 
 
 def _open(options: ClientOptions, camera: Camera) -> tuple[Recording | None, Feed, float]:
-    if is_live(camera.source):
+    if options.scene_seconds is None and is_live(camera.source):
         if options.pre_encoded:
             raise ConfigError(f"pre_encoded = {options.pre_encoded}: {camera.source} is live; it needs a recording")
         source = open_live(camera.source, options.buffer)
         fps = camera.fps or source.rate_fps
         return None, LiveFeed(source, fps), fps
-    recording = open_recording(camera.source)
-    if options.scene_seconds is not None:
-        if not isinstance(recording, SyntheticScene):
-            raise ConfigError(
-                f"scene_seconds = {options.scene_seconds:g}: source {camera.source} is no synthetic scene"
-            )
-        recording = DrawnScene(recording, options.scene_seconds)
+    recording: Recording
+    if options.scene_seconds is None:
+        recording = open_recording(camera.source)
+    else:
+        recording = open_drawn_scene(camera.source, options.scene_seconds)
     if options.pre_encoded:
         recording = InMemory(recording, options.pre_encoded)
     fps = camera.fps or recording.rate_fps or PICTURE_RATE_FPS

@@ -262,6 +262,26 @@ async def test_pre_encoded_needs_a_recording(server: StubServer, tmp_path: Path)
     assert errors == "moonjelly client: pre_encoded = 5: rtsp://127.0.0.1:9/x is live; it needs a recording\n"
 
 
+async def test_a_scene_is_drawn_before_the_client_registers(server: StubServer, tmp_path: Path) -> None:
+    words = (*at(server), "--fps", "20", "--seconds", "1", "--scene-seconds", "0.5", "--out", str(tmp_path))
+    status, _, errors = await run(*words)
+    assert (status, complaints(errors)) == (0, [])
+    rows = list(read_rows(tmp_path / "frame_stats.csv", FrameRow))
+    indices = [row.source_frame for row in rows]
+    assert len(indices) == 20
+    assert indices[:10] == indices[10:] == sorted(set(indices))
+
+
+async def test_it_stops_while_it_draws(server: StubServer, tmp_path: Path) -> None:
+    words = (*at(server), "--fps", "30", "--scene-seconds", "3600", "--out", str(tmp_path))
+    read_end, lifeline = os.pipe()
+    process = await start(*words, "--lifeline-fd", str(read_end), pass_fds=(read_end,))
+    os.close(read_end)
+    os.close(lifeline)
+    assert (await finish(process))[0] == 0
+    assert not server.hellos
+
+
 async def test_the_script_takes_variables_and_runs_from_anywhere(
     server: StubServer, tmp_path: Path, root: Path
 ) -> None:
@@ -339,6 +359,12 @@ async def test_a_fleet_whose_client_cannot_start_ends_and_says_why(server: StubS
         (("--fps", "1e-300"), 2, "'fps.0' = '1e-300': Input should be greater than or equal to 0.001"),
         (("--buffer", "newest"), 2, "'latest', 'drop-oldest', 'drop-latest' or 'wait'"),
         (("--server", "127.0.0.1:9", "--register-timeout-s", "0.3"), 1, "no server answered at 127.0.0.1:9"),
+        (
+            ("--source", "/absent.mp4", "--scene-seconds", "9"),
+            2,
+            "/absent.mp4 is no synthetic scene: there is nothing to",
+        ),
+        (("--scene-seconds", "0"), 2, "'scene_seconds' = 0.0: Input should be greater than 0"),
         (("--config", "/absent.toml"), 2, "configuration file /absent.toml does not exist"),
         (("--root-certificates", "/absent.pem"), 2, "root_certificates = /absent.pem: No such file"),
     ],

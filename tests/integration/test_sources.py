@@ -16,7 +16,7 @@ import pytest
 import simplejpeg
 
 from client.feed import LiveFeed, RecordedFeed
-from client.sources import BufferStrategy, open_live, open_recording, read_frame
+from client.sources import BufferStrategy, open_drawn_scene, open_live, open_recording, read_frame
 from client.sources.live import LiveSource
 from client.sources.recorded import InMemory
 from moonjelly.backoff import Backoff
@@ -117,6 +117,22 @@ def test_the_synthetic_scene_by_seed() -> None:
     picture = read_frame("synthetic:3", 45)
     np.testing.assert_array_equal(picture, Scene(3, SceneOptions(fps=30.0)).frame(45)[0])
     assert open_recording("synthetic").length is None
+
+
+async def test_a_scene_drawn_beforehand_looks_the_same_and_starts_again() -> None:
+    recording = open_drawn_scene("synthetic:3", 0.5)
+    assert (recording.length, recording.rate_fps) == (15, 30.0)
+    recording.draw(7)
+    drawn = [recording.read(7).astype(int), recording.read(8).astype(int)]
+    for picture, index in zip(drawn, (7, 8), strict=True):
+        scene = read_frame("synthetic:3", index)
+        assert np.abs(picture - scene).mean() < 4.0, "but for what JPEG costs"
+        assert picture.shape == scene.shape
+    feed = RecordedFeed(recording, fps=10.0)
+    assert [feed.index(tick) for tick in (0, 1, 4, 5, 6)] == [0, 3, 12, 0, 3]
+    shown = [await feed.take(tick) for tick in (0, 5)]
+    await feed.close()
+    np.testing.assert_array_equal(shown[0].rgb, shown[1].rgb)
 
 
 def test_what_cannot_be_read_says_which_and_why(tmp_path: Path, video: Path) -> None:

@@ -30,6 +30,11 @@ def is_live(name: str) -> bool:
     return "://" in name or name.startswith("/dev/video")
 
 
+def is_scene(name: str) -> bool:
+    """Whether ``name`` is a synthetic scene: ``synthetic[:SEED]``."""
+    return name == "synthetic" or name.startswith("synthetic:")
+
+
 def open_recording(name: str) -> Recording:
     """Open a video file, a folder or list (``.txt``) of pictures, or ``synthetic[:SEED]``.
 
@@ -39,7 +44,7 @@ def open_recording(name: str) -> Recording:
     """
     if is_live(name):
         raise SourceError(f"source {name} is live: its frames cannot be read again")
-    if name == "synthetic" or name.startswith("synthetic:"):
+    if is_scene(name):
         return scene_of(name)
     path = Path(name).expanduser()
     if path.is_dir() or path.suffix.lower() == ".txt":
@@ -49,6 +54,18 @@ def open_recording(name: str) -> Recording:
     from client.sources.video import VideoFile
 
     return VideoFile(name, path)
+
+
+def open_drawn_scene(name: str, seconds: float) -> DrawnScene:
+    """Open the first ``seconds`` of a synthetic scene, to be drawn beforehand.
+
+    Raises:
+        SourceError: ``name`` is something else.
+        ConfigError: its seed is none.
+    """
+    if not is_scene(name):
+        raise SourceError(f"source {name} is no synthetic scene: there is nothing to draw beforehand")
+    return DrawnScene(scene_of(name), seconds)
 
 
 def open_live(name: str, strategy: BufferStrategy) -> LiveSource:
@@ -84,6 +101,8 @@ __all__ = [
     "Recording",
     "SyntheticScene",
     "is_live",
+    "is_scene",
+    "open_drawn_scene",
     "open_live",
     "open_recording",
     "read_frame",

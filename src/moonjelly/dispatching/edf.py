@@ -12,8 +12,10 @@ The plan's variant runs, unless playing out the queue shows that frames would be
 Near saturation the most urgent frame forces small batches, and small batches lose throughput until everybody is late:
 the batch may begin behind the hurried frames. And a frame that the network has delayed may still be answered by a
 smaller variant that is loaded: one batch runs with it. The way that loses the fewest frames is taken; among equals the
-one that loses the fewest if all takes as much longer as it lately did now and then (:attr:`DevicePlan.reserve_ns`);
-among equals of those the more accurate variant.
+more accurate variant.
+
+Where batches lately took longer than expected now and then, each way ends that much (:attr:`DevicePlan.reserve_ns`)
+before its first deadline; for a frame that cannot be answered so, all ways that end in time count.
 """
 
 from __future__ import annotations
@@ -51,54 +53,40 @@ def choose(now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> tuple[
         deadlines_ns: ascending; the first can be made alone by some loaded variant.
         plan: of the device.
     """
-    waiting, reserve_ns = len(deadlines_ns), plan.reserve_ns
-    if waiting <= plan.useful_batch and now_ns + reserve_ns + plan.active_ns[waiting - 1] <= deadlines_ns[0]:
+    latency_ns = plan.active_ns
+    waiting = len(deadlines_ns)
+    if waiting <= plan.useful_batch and now_ns + plan.reserve_ns + latency_ns[waiting - 1] <= deadlines_ns[0]:
         return (0, waiting, plan.variant)  # all of them, and in time: most often
-    way, lost = _best(now_ns + reserve_ns, deadlines_ns, plan)
-    if lost == 0 or not reserve_ns:
-        return way
-    # Somebody would pay for the reserve. That must be nobody who can be in time without it.
-    bold, fewest = _best(now_ns, deadlines_ns, plan)
-    return way if way[1] and _lost_by(way, now_ns, deadlines_ns, plan) <= fewest else bold
-
-
-def _best(now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> tuple[tuple[int, int, int], int]:
-    """What :func:`choose` answers if nothing takes longer than expected, and how many frames that loses."""
-    best, fewest = (0, 0, plan.variant), len(deadlines_ns) + 1
+    best, fewest = (0, 0, plan.variant), waiting + 1
     for skip, size, variant in _ways(now_ns, deadlines_ns, plan):
         ends_ns = now_ns + plan.latency_ns[variant][size - 1]
-        lost = _lost(ends_ns, deadlines_ns, skip + size, plan.active_ns, plan.useful_batch, skip, fewest)
+        lost = _lost(ends_ns, deadlines_ns, skip + size, latency_ns, plan.useful_batch, skip, fewest)
         if lost < fewest:
             best, fewest = (skip, size, variant), lost
             if lost == 0:
                 break
-    return best, fewest
-
-
-def _lost_by(way: tuple[int, int, int], now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> int:
-    """How many frames are lost by passing over, running and choosing so."""
-    skip, size, variant = way
-    ends_ns = now_ns + plan.latency_ns[variant][size - 1]
-    limit = len(deadlines_ns) + 1
-    return _lost(ends_ns, deadlines_ns, skip + size, plan.active_ns, plan.useful_batch, skip, limit)
+    return best
 
 
 def _ways(now_ns: int, deadlines_ns: Sequence[int], plan: DevicePlan) -> Iterator[tuple[int, int, int]]:
     """What may be done, the best when nobody is lost first: (frames passed over, batch, variant)."""
     latency_ns = plan.active_ns
-    slack_ns = deadlines_ns[0] - now_ns
+    slack_ns = deadlines_ns[0] - now_ns - plan.reserve_ns
     largest = min(len(deadlines_ns), plan.useful_batch)
     head_size = min(largest, bisect_right(latency_ns, slack_ns))
     if head_size:
         yield 0, head_size, plan.variant
     for size in (largest, (largest + head_size + 1) // 2):
         if size > head_size:
-            skip = bisect_left(deadlines_ns, now_ns + latency_ns[size - 1])
+            skip = bisect_left(deadlines_ns, now_ns + plan.reserve_ns + latency_ns[size - 1])
             if skip + size <= len(deadlines_ns):
                 yield skip, size, plan.variant
     # The hurried alone first: the others deserve the planned variant.
-    hurried = min(largest, max(1, bisect_left(deadlines_ns, now_ns + latency_ns[0])))
+    hurried = min(largest, max(1, bisect_left(deadlines_ns, now_ns + plan.reserve_ns + latency_ns[0])))
     able = [variant for variant in plan.fallbacks if plan.latency_ns[variant][0] <= slack_ns]
+    if not head_size and not able:
+        slack_ns += plan.reserve_ns
+        able = [one for one in (plan.variant, *plan.fallbacks) if plan.latency_ns[one][0] <= slack_ns]
     for variant in dict.fromkeys((*able[:1], *able[len(able) // 2 :][:1], *able[-1:])):
         possible = min(largest, bisect_right(plan.latency_ns[variant], slack_ns))
         if hurried < possible:
