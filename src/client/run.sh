@@ -4,7 +4,7 @@
 #   server_ip=10.0.0.1 num_clients=4 slo=75,100 fps=15,25 video=traffic.mp4 ./run.sh
 # Any other option of 'moonjelly client' may follow. Needs no torch. SIGTERM (pkill run.sh) or Ctrl-C stops all clients.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../interpreter.sh"
 server_ip=${server_ip:-127.0.0.1}
 server_port=${server_port:-10001}
 num_clients=${num_clients:-1}
@@ -13,9 +13,6 @@ fps=${fps:-15}
 video=${video:-synthetic}
 out=${out:-$root}/logs/client
 
-python=$root/.venv/bin/python
-[ -x "$python" ] || python=$(command -v python3) || { echo "run.sh: no python3; run $root/run.sh once" >&2; exit 2; }
-export PYTHONPATH=$root/src:$root${PYTHONPATH:+:$PYTHONPATH}
 [ "$num_clients" -gt 1 ] || out=$out/host_0
 exec "$python" -m cli.as_script run.sh client --server "$server_ip:$server_port" --source "$video" --clients "$num_clients" \
     --slo-ms "$slo" --fps "$fps" --out "$out" "$@"

@@ -12,16 +12,13 @@ if [ $# -ne 7 ]; then
     exit 2
 fi
 server_host=$1 my_host_id=$2 slo=$3 fps=$4 video_name=$5 network_iface=$6 network_trace=$7
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../interpreter.sh"
 root_dir=${root_dir:-$root}
 log_path=${log_path:-$root_dir/logs/client/$my_host_id}
 server_port=${server_port:-10001}
 seed=${seed:-0}
 shaping=${shaping:-tc}
 
-python=$root/.venv/bin/python
-[ -x "$python" ] || python=$(command -v python3) || { echo "$0: no python3; run $root/run.sh once" >&2; exit 2; }
-export PYTHONPATH=$root/src:$root${PYTHONPATH:+:$PYTHONPATH}
 command=("$python" -m network_shaping "$shaping" --target "$server_host:$server_port"
     --link "$my_host_id=$network_trace@random" --seed "$seed" --out "$log_path")
 [ "$shaping" = relay ] || command+=(--interface "$network_iface")

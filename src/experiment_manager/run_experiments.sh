@@ -5,11 +5,9 @@
 # instead of the addresses; identity_file and known_hosts override those of SSH; log_path=DIR collects elsewhere than in
 # logs/experiment_manager. Relative paths are relative to where this is called. Further arguments: of `experiment run`.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-python=$root/.venv/bin/python
-[ -x "$python" ] || python=$(command -v python3)
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../interpreter.sh"
 fail() { echo "run_experiments.sh: $*" >&2; exit 2; }
-case " $* " in *" --help "*) PYTHONPATH=$root/src:$root exec "$python" -m cli experiment run --help ;; esac
+case " $* " in *" --help "*) exec "$python" -m cli experiment run --help ;; esac
 
 hosts=${hosts:-${MOONJELLY_HOSTS:-}}
 if [ -n "${server_ip:-}${client_ip:-}" ] || [ -z "$hosts" ]; then
@@ -39,6 +37,6 @@ interface = "${client_network_iface:-eth0}"
 TOML
     hosts=/dev/fd/3
 fi
-PYTHONPATH=$root/src:$root exec "$python" -m cli experiment run --hosts "$hosts" \
+exec "$python" -m cli experiment run --hosts "$hosts" \
     --traces "${network_trace_type:-synthetic_trace}" --repetitions "${total_iter:-3}" \
     --out "${log_path:-$root/logs/experiment_manager}" ${clients_cfg:+--clients-cfg "$clients_cfg"} "$@"

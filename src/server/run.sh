@@ -7,10 +7,7 @@
 #   ./run.sh --token SECRET                        further options of 'moonjelly serve'
 # Without a GPU, num_gpus counts simulated devices, which behave like the profile of the zoo.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
-python=${PYTHON:-$root/.venv/bin/python}
-[ -x "$python" ] || python=python3
-export PYTHONPATH="$root/src:$root${PYTHONPATH:+:$PYTHONPATH}"
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../interpreter.sh"
 
 if [ -z "${runtime:-}" ]; then
     if compgen -G '/dev/nvidia[0-9]*' >/dev/null; then

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TOOLS = ("bash", "cat", "cut", "dirname", "env", "find", "mkdir", "sha256sum", "sh", "touch")
+TOOLS = ("basename", "bash", "cat", "cut", "dirname", "env", "find", "mkdir", "readlink", "sha256sum", "sh", "touch")
 
 
 @pytest.fixture
@@ -72,6 +72,14 @@ def test_what_is_missing_is_said(clone: Path, bare_path: str, tmp_path: Path) ->
     )
 
 
+def test_a_script_without_any_python_says_what_to_do(root: Path, clone: Path, bare_path: str) -> None:
+    for file in ("src/interpreter.sh", "download_data.sh"):
+        shutil.copy(root / file, clone / file)
+    done = subprocess.run([clone / "download_data.sh"], env={"PATH": bare_path}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"download_data.sh: needs python3: install it, then run {clone}/run.sh once\n"
+
+
 @pytest.mark.parametrize(
     ("script", "command"),
     [
@@ -82,12 +90,18 @@ def test_what_is_missing_is_said(clone: Path, bare_path: str, tmp_path: Path) ->
         ("src/simulation/run_compare.sh", "simulate compare"),
         ("src/simulation/run_timings.sh", "simulate timings"),
         ("plots/fig_6/run.sh", "plot fig6"),
+        ("plots/fig_7/run.sh", "plot fig7"),
+        ("plots/fig_8/run.sh", "plot fig8"),
+        ("plots/fig_9/run.sh", "plot fig9"),
     ],
 )
 def test_jellyfishs_scripts_explain_themselves_by_the_commands_that_they_run(
     root: Path, tmp_path: Path, script: str, command: str
 ) -> None:
+    """From anywhere, through a symbolic link."""
+    link = tmp_path / "a link"
+    link.symlink_to(root / script)
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
-    done = subprocess.run([root / script, "--help"], env=environment, cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run([link, "--help"], env=environment, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"Usage: moonjelly {command} [OPTIONS]" in done.stdout

@@ -4,17 +4,12 @@
 #   num_gpus=1 ./run.sh       one GPU; without a GPU, CPU processes
 # Any other option of 'moonjelly profile' may follow. Profiles that exist are never overwritten.
 set -euo pipefail
-root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../interpreter.sh"
 num_gpus=${num_gpus:-2}
 total_dnns=${total_dnns:-16}
 max_batch=${max_batch:-12}
 total_batches=${total_batches:-2000}
 warmup=${warmup:-10}
-
-python=$root/.venv/bin/python
-[ -x "$python" ] || python=$(command -v python3) || { echo "run.sh: no python3; run $root/run.sh once" >&2; exit 2; }
-export PYTHONPATH=$root/src:$root${PYTHONPATH:+:$PYTHONPATH}
-if [ -d "$root/../shared/data" ]; then export MOONJELLY_DATA=${MOONJELLY_DATA:-$root/../shared/data}; fi
 
 if [ -z "${zoo:-}" ]; then
     zoo=yolov4
