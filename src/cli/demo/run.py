@@ -42,8 +42,7 @@ def run_demo(settings: DemoSettings) -> int:
     settings.out.mkdir(parents=True, exist_ok=True)
     interrupted, overdue = False, []
     with Children(settings.out / "logs" / "processes") as children:
-        console.print(f"starting the server with zoo [bold]{escape(settings.zoo)}[/bold] …")
-        clients = start_all(children, settings)
+        clients = start_all(console, children, settings)
         try:
             for client in clients:
                 client.begin()
@@ -79,13 +78,14 @@ def check_inputs(settings: DemoSettings) -> None:
         open_recording(settings.source).close()
 
 
-def start_all(children: Children, settings: DemoSettings) -> list[Child]:
+def start_all(console: Console, children: Children, settings: DemoSettings) -> list[Child]:
     """Server, then the shaped links, then the clients; returns once every client is registered and warm.
 
     Raises:
         ProcessError: one of them did not start.
     """
     out = settings.out
+    console.print(f"starting the server with zoo [bold]{escape(settings.zoo)}[/bold] …")
     server = children.start(
         "server",
         "server",
@@ -103,6 +103,8 @@ def start_all(children: Children, settings: DemoSettings) -> list[Child]:
         + [word for one in wanted for word in ("--link", f"{one.name}={at_random(settings.trace)}")],
     )
     links = network.wait_ready(READY_TIMEOUT_S)["links"]
+    drawing = "; they draw their scenes first" if settings.source == "synthetic" else ""
+    console.print(f"starting {len(wanted)} clients{drawing} …")
     clients = [
         children.start(one.name, "client", client_arguments(settings, one, links[one.name]["port"]), supervised=True)
         for one in wanted
