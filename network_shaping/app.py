@@ -248,7 +248,8 @@ async def _serve(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _STOPPING:
-        loop.add_signal_handler(number, stop.set)
+        # Not the loop's own handlers, which go with it, before the interface is as it was.
+        signal.signal(number, lambda *_: loop.is_closed() or loop.call_soon_threadsafe(stop.set))
     if stopped:
         stop.set()
     parent = os.getppid()

@@ -18,7 +18,7 @@ from experiment_manager.ssh import Machine, RemoteError
 from experiment_manager.stage import Stage, Verdict, clean_interface
 from experiment_manager.sweep import Device, Run, Sweep, conditions
 from moonjelly import folder_lock
-from moonjelly.errors import MoonjellyError, SchemaError
+from moonjelly.errors import MoonjellyError, SchemaError, cause
 from moonjelly.telemetry import read_record
 
 ATTEMPT_FILE = "run.json"
@@ -132,10 +132,24 @@ class Runner:
 
     def _attempt(self, run: Run, attempt: int) -> Verdict:
         directory = self.out / run.name
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            verdict = self._perform(run, attempt, directory)
+            common = {"attempt": attempt, "conditions": conditions(self.sweep)}
+            record = {**dataclasses.asdict(run), **common, **dataclasses.asdict(verdict)}
+            beside = directory / f"{ATTEMPT_FILE}.part"
+            beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
+            beside.replace(directory / ATTEMPT_FILE)
+        except OSError as fault:
+            remedy = "free some space there, or name another --out"
+            raise MoonjellyError(f"results cannot be kept in {directory}: {cause(fault)}; {remedy}") from None
+        return verdict
+
+    def _perform(self, run: Run, attempt: int, directory: Path) -> Verdict:
+        """An attempt, with its logs and figures in ``directory``."""
         name = f"{self.owner}-{run.name.replace('/', '_')}-{attempt}"
         watch = functools.partial(self.watch, run)
         try:
-            directory.mkdir(parents=True, exist_ok=True)
             with Stage(self.hosts, self.sweep, run, name, watch) as stage:
                 try:
                     verdict = stage.perform()
@@ -145,14 +159,7 @@ class Runner:
             if verdict.state == "done":
                 self.settle(run, directory)
         except RemoteError as fault:
-            verdict = Verdict("failed", str(fault))
-        except OSError as fault:
-            raise MoonjellyError(f"results cannot be kept in {directory}: {fault}") from None
-        common = {"attempt": attempt, "conditions": conditions(self.sweep)}
-        record = {**dataclasses.asdict(run), **common, **dataclasses.asdict(verdict)}
-        beside = directory / f"{ATTEMPT_FILE}.part"
-        beside.write_text(json.dumps(record, indent=2), encoding="utf-8")
-        beside.replace(directory / ATTEMPT_FILE)
+            return Verdict("failed", str(fault))
         return verdict
 
 

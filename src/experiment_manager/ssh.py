@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import paramiko
 
 from experiment_manager.hosts import Host, Hosts
-from moonjelly.errors import MoonjellyError
+from moonjelly.errors import MoonjellyError, cause
 
 _CONNECT_TIMEOUT_S = 10.0
 _KEEPALIVE_S = 5
@@ -57,20 +57,21 @@ class Machine:
         """Log in.
 
         Raises:
-            RemoteError: unreachable, refused, or a host key that is not known; the text says what to do.
+            RemoteError: unreachable, refused, a host key that is not known, or a private key that cannot be used;
+                the text says what to do.
         """
+        identity = _private_key(self._hosts.identity_file)
         client = paramiko.SSHClient()
         known = (self._hosts.known_hosts or Path.home() / ".ssh" / "known_hosts").expanduser()
         if known.exists():
             client.load_host_keys(str(known))
         client.set_missing_host_key_policy(_Refuse(self.host, known))
-        identity = self._hosts.identity_file
         try:
             client.connect(
                 self.host.host,
                 port=self.host.port,
                 username=self.host.user,
-                key_filename=str(identity.expanduser()) if identity else None,
+                pkey=identity,
                 allow_agent=identity is None,
                 look_for_keys=identity is None,
                 timeout=_CONNECT_TIMEOUT_S,
@@ -324,6 +325,28 @@ class _Refuse(paramiko.MissingHostKeyPolicy):
             f"the host key of {self._host.label} ({key.get_name()} {key.fingerprint}) is not in {self._known}; compare "
             f"it on the machine, then add it: ssh-keyscan -p {self._host.port} {self._host.host} >> {self._known}"
         )
+
+
+def _private_key(path: Path | None) -> paramiko.PKey | None:
+    """The key in the hosts file's ``identity_file``; ``None`` where it has none."""
+    if path is None:
+        return None
+    try:
+        return paramiko.PKey.from_path(path.expanduser())
+    except OSError as fault:
+        raise RemoteError(
+            f"identity_file = '{path}' cannot be read: {cause(fault)}; name your private key, or leave it out: "
+            "then the SSH agent and your own keys are tried"
+        ) from None
+    except TypeError:  # paramiko's word for a key that asks for a passphrase
+        raise RemoteError(
+            f"identity_file = '{path}' is encrypted: give the key to the SSH agent (ssh-add {path}), and leave it out"
+        ) from None
+    except (paramiko.SSHException, ValueError):
+        raise RemoteError(
+            f"identity_file = '{path}' is no private key (a public one ends in .pub); name the private one, as "
+            "ssh-keygen made it"
+        ) from None
 
 
 def _why(fault: Exception) -> str:

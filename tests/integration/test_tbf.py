@@ -330,6 +330,18 @@ def test_a_shaper_that_is_stopped_while_it_starts_leaves_nothing(pair: Pair, num
     assert not owner_files()
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_shaper_that_is_told_to_stop_again_and_again_leaves_nothing(pair: Pair, number: signal.Signals) -> None:
+    segments = gso_max_segs(pair)
+    with shaper(pair, "--link", "a=lte-city", "--target", f"{SERVER_ADDRESS}:1") as (process, _):
+        while process.poll() is None:
+            process.send_signal(number)
+            time.sleep(0.001)
+    assert "htb" not in pair.qdiscs()
+    assert gso_max_segs(pair) == segments
+    assert not owner_files()
+
+
 def test_what_a_killed_shaper_left_is_cleaned(pair: Pair) -> None:
     segments = gso_max_segs(pair)
     with shaper(pair, "--link", "a=lte-city", "--target", f"{SERVER_ADDRESS}:1") as (process, _):
