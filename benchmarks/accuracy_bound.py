@@ -32,7 +32,7 @@ from moonjelly.repository import load_zoo
 from moonjelly.types import DEFAULT_GROUP
 from moonjelly.units import NS_PER_S
 from network_shaping import catalogue
-from network_shaping.tbf import DEFAULT_BURST_BYTES
+from network_shaping.bucket import DEFAULT_BURST_BYTES
 from simulation.engine import Engine, RunRows
 from simulation.results import accuracy_as_sized, counted_frames, summary_of
 from simulation.systems import parse

@@ -39,7 +39,8 @@ from moonjelly.network import ErrorBasedFilter, Exchange, FrameSizes, HarmonicMe
 from moonjelly.repository import data_file
 from moonjelly.telemetry import ShapingRow, read_rows
 from moonjelly.units import ClientInstant, ServerInstant
-from network_shaping import catalogue, tbf
+from network_shaping import catalogue
+from network_shaping.bucket import DEFAULT_BURST_BYTES
 from network_shaping.modelled import LinkModel, drive
 from network_shaping.traces import Trace
 from tests.support import namespaces
@@ -282,7 +283,7 @@ def live(known: dict[str, str], seconds: float) -> tuple[str, int, dict[str, Jud
     finally:
         if pair:
             pair.remove()
-    bucket = tbf.DEFAULT_BURST_BYTES if pair else 0
+    bucket = DEFAULT_BURST_BYTES if pair else 0
     return ("tc" if pair else "relay"), bucket, judge_live(done.stdout, changes, bucket, TC_PAYLOAD if pair else 1.0)
 
 

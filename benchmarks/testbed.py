@@ -50,7 +50,7 @@ from moonjelly.repository import load_zoo
 from moonjelly.telemetry import PlanRow, ShapingRow, read_record, read_rows
 from moonjelly.units import NS_PER_S
 from network_shaping import catalogue
-from network_shaping.tbf import DEFAULT_BURST_BYTES
+from network_shaping.bucket import DEFAULT_BURST_BYTES
 from network_shaping.traces import Trace
 from plots.frames import find_frame_logs, read_frames, read_run
 from simulation import systems
