@@ -22,7 +22,7 @@ FRAMES = 200
 
 def resident_mb(family: list[psutil.Process]) -> float:
     """Resident memory of all processes, shared pages counted once per process."""
-    return sum(process.memory_info().rss for process in family) / 2**20
+    return float(sum(process.memory_info().rss for process in family)) / 2**20
 
 
 async def load(port: int, seconds: float, family: list[psutil.Process]) -> list[tuple[float, float]]:

@@ -10,6 +10,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import cv2
 import numpy as np
@@ -49,7 +50,10 @@ def main() -> int:
     print(f"{WIDTH}x{HEIGHT}, {len(data)} bytes, {options.rounds} rounds")
     ratio = 0.0
     for size in SIZES:
-        calls = {"decoder": lambda: simplejpeg.decode_jpeg(data, "RGB"), "ours": lambda size=size: decode(data, size)}
+        calls: dict[str, Callable[[], object]] = {
+            "decoder": lambda: simplejpeg.decode_jpeg(data, "RGB"),
+            "ours": partial(decode, data, size),
+        }
         medians = in_turns_ms(calls, options.rounds)
         ratio = medians["ours"] / medians["decoder"]
         shown = ", ".join(f"{name} {median:.3f} ms" for name, median in medians.items())

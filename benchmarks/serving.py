@@ -26,7 +26,9 @@ from tests.support.serving import Server, environment, hello, jpeg, running_serv
 FRAME_BYTES = 70 * 1024
 ANSWER_BYTES = 600
 OURS, ECHO = "/moonjelly.v1.Serving/Stream", "/bench.Echo/Stream"
-_EOF: Any = grpc.aio.EOF
+_AIO: Any = grpc.aio
+"""Its stubs know neither streams of raw bytes nor their end."""
+_EOF = _AIO.EOF
 
 
 def describe() -> None:
@@ -84,7 +86,7 @@ def instant_server(*arguments: str) -> Iterator[Server]:
 async def stream(port: int, method: str) -> AsyncIterator[Any]:
     """An open stream of raw bytes."""
     options = (("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1))
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+    async with _AIO.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
         call = channel.stream_stream(method)()
         yield call
         call.cancel()

@@ -127,7 +127,7 @@ def cpu_share(pid: int, seconds: float) -> float:
     before = process.cpu_times()
     time.sleep(seconds)
     after = process.cpu_times()
-    return (after.user + after.system - before.user - before.system) / seconds
+    return float(after.user + after.system - before.user - before.system) / seconds
 
 
 @dataclass(frozen=True)
