@@ -6,7 +6,8 @@ kernel's queueing disciplines can tell apart, whatever ports the client chooses 
 One listening port per link; all connections of a link share its rate. The relay takes up a few milliseconds' worth of
 bytes, holds them until a link of that rate would have delivered them, and only then takes up more; its socket
 buffers are small. So the queue builds up at the sender, as behind a slow modem, and not in here. During an outage
-nothing passes in either direction, not even the end of a connection.
+nothing passes in either direction, not even the end of a connection. What is held of a connection that its client has
+reset is dropped: the client would not have sent it again, and it must not stand in the next connection's way.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import collections
 import contextlib
 import logging
 import math
+import select
 import socket
-from collections.abc import Sequence
+import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from moonjelly.clock import Clock, MonotonicClock
@@ -36,6 +39,8 @@ _UNPACED_CHUNK_BYTES = 65_536
 _FOR_EVER_S = 1e8
 _CLOSED_STATES = (7, 8)
 """TCP_CLOSE, after a reset, and TCP_CLOSE_WAIT (Linux, ``net/tcp_states.h``)."""
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""``SO_LINGER``: for no time at all."""
 _LATEST_TIMER_S = 0.05
 _ACCEPT_AGAIN_S = 0.5
 """After a connection could not be taken: descriptors are short for as long as others hold them."""
@@ -134,9 +139,9 @@ class UserspaceShaper:
             self._spawn(self._relay(inner, link))
 
     async def _relay(self, inner: socket.socket, link: _Link) -> None:
-        """One connection, until both directions have ended or one of them broke."""
+        """One connection, until both directions have ended, one of them broke, or the client has reset it."""
         loop = asyncio.get_running_loop()
-        with inner:
+        with inner, _reset_of(inner) as reset:
             outer = await self._connected(inner, link)
             if outer is None:
                 return
@@ -144,12 +149,21 @@ class UserspaceShaper:
                 up = _Pipe(loop, inner, outer, link, link.up_pacer)
                 down = _Pipe(loop, outer, inner, link, link.down_pacer)
                 try:
-                    await asyncio.gather(up.ended, down.ended)
+                    pending = {up.ended, down.ended}
+                    while pending and not reset.done():
+                        done, _ = await asyncio.wait({*pending, reset}, return_when=asyncio.FIRST_COMPLETED)
+                        for end in done & pending:
+                            end.result()
+                        pending -= done
                 except OSError as fault:
                     log.info("link %s: connection ended: %s", link.spec.name, fault)
                 finally:
                     up.stop()
                     down.stop()
+                if reset.done():
+                    log.info("link %s: the client has reset its connection", link.spec.name)
+                    await link.until_up()
+                    outer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
 
     async def _connected(self, inner: socket.socket, link: _Link) -> socket.socket | None:
         """A connection to the target; ``None`` where there is none, or nobody wants it any more."""
@@ -346,6 +360,26 @@ class _Pipe:
                 self._loop.add_writer(self._sink, self._turn)
             else:
                 self._loop.remove_writer(self._sink)
+
+
+@contextlib.contextmanager
+def _reset_of(end: socket.socket) -> Iterator[asyncio.Future[None]]:
+    """A future that is done once the peer has reset the connection, whether or not anything is read from it then."""
+    loop = asyncio.get_running_loop()
+    reset: asyncio.Future[None] = loop.create_future()
+    with select.epoll() as watch:
+        # An error is told unasked. By its edge: the end of both directions is, too, and would be told for ever.
+        watch.register(end, select.EPOLLET)
+
+        def look() -> None:
+            if any(events & select.EPOLLERR for _, events in watch.poll(0)) and not reset.done():
+                reset.set_result(None)
+
+        loop.add_reader(watch.fileno(), look)
+        try:
+            yield reset
+        finally:
+            loop.remove_reader(watch.fileno())
 
 
 def _given_up(end: socket.socket) -> bool:

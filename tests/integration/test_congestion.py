@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from moonjelly.sdk import AsyncClient, congestion
+from moonjelly.sdk import AsyncClient, congestion, sockets
 from tests.support.stub_server import stub_server
 
 SETTINGS = Path("/proc/sys/net/ipv4")
@@ -28,7 +28,7 @@ def chosen(connection: socket.socket) -> str:
 def chosen_for(port: int) -> list[str]:
     """On this process's connections to a port."""
     found = []
-    for connection in congestion._connections():
+    for _, connection in sockets.connections():
         with connection, contextlib.suppress(OSError):  # those that listen have no peer
             if connection.getpeername()[1] == port:
                 found.append(chosen(connection))

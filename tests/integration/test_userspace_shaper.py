@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import resource
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -26,6 +28,8 @@ from network_shaping.userspace import LinkSpec, UserspaceShaper
 
 SLACK_BYTES = 2_000
 """Half a millisecond early at the rates used here, and rounding."""
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+"""``SO_LINGER``: for no time at all."""
 
 
 @dataclass
@@ -168,6 +172,27 @@ async def test_who_gives_up_in_an_outage_was_never_there() -> None:
     assert server.received == b"new"
 
 
+async def test_what_is_held_of_a_connection_is_dropped_when_it_is_reset(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    spec, clock = LinkSpec("c0", Trace.uniform("test", [80e6, 0.0, 80e6], 0.5)), ManualClock()
+    async with target(echo=True) as server, shaped(server.port, spec, clock=clock) as at:
+        reader, given_up = await asyncio.open_connection(*at["c0"])
+        given_up.write(b"first")
+        assert await reader.readexactly(5) == b"first"
+        clock.advance_ns(600_000_000)
+        given_up.write(bytes(8_000))
+        given_up.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        given_up.transport.abort()
+        while "link c0: the client has reset its connection" not in caplog.text:
+            await asyncio.sleep(0.01)
+        reader, writer = await asyncio.open_connection(*at["c0"])
+        writer.write(b"new")
+        clock.advance_ns(500_000_000)
+        assert await reader.readexactly(3) == b"new"
+        writer.close()
+    assert server.received == b"firstnew"
+
+
 async def test_a_target_that_is_not_there_ends_the_connection() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
@@ -183,8 +208,8 @@ async def test_a_broken_connection_does_not_touch_another() -> None:
         reader, writer = await asyncio.open_connection(*at["c0"])
         other = socket.create_connection(at["c0"])
         other.send(bytes(20_000))
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\x00\x00\x00\x00\x00\x00\x00")
-        other.close()  # with a reset
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        other.close()
         writer.write(b"still here")
         assert await reader.readexactly(10) == b"still here"
         writer.close()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import logging
-import socket
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +19,7 @@ from moonjelly.backoff import Backoff
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError, ConnectionLostError, MoonjellyError, ProtocolError, SessionError
 from moonjelly.rpc.messages import Bye, ServerMessage, Welcome
-from moonjelly.sdk import congestion
+from moonjelly.sdk import congestion, sockets
 from moonjelly.sdk.results import FrameResult
 from moonjelly.sdk.session import Session
 from moonjelly.sdk.stream import Stream, Target, fault_of
@@ -178,7 +177,7 @@ class Connection:
                 self._deliver(self._session.forget())
                 continue
             except (ConnectionLostError, ProtocolError, SessionError, ConfigError) as fault:
-                self._fault = fault
+                self._fault = _without_frames(fault)
                 if not self._registered.is_set() and not isinstance(fault, ConnectionLostError):
                     return
             if self._leaving:
@@ -245,12 +244,11 @@ class Connection:
 
     async def _choose_congestion_control(self) -> None:
         """Where one was asked for; what the system refuses costs a warning, not the stream."""
-        algorithm, (host, _, port) = self._target.congestion_control, self._target.address.rpartition(":")
+        algorithm = self._target.congestion_control
         if not algorithm:
             return
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
-            congestion.choose(algorithm, {(str(peer[0]), int(peer[1])) for *_, peer in found})
+            congestion.choose(algorithm, await sockets.peers_of(self._target.address))
         except OSError as fault:
             _log.warning(
                 "TCP's congestion control for %s stays the host's: '%s' cannot be chosen: %s; see "
@@ -279,6 +277,7 @@ class Connection:
         reader = asyncio.create_task(self._read(stream))
         writer = asyncio.create_task(self._write(stream))
         silence = asyncio.create_task(self._silent.wait())
+        finding = asyncio.create_task(stream.find_connection())
         tasks = {reader, writer, silence}
         try:
             pending = tasks
@@ -287,11 +286,12 @@ class Connection:
                 for task in done:
                     task.result()
             if not reader.done():
+                stream.abandon()
                 raise ConnectionLostError(f"{self._target.address} has stopped answering")
         finally:
-            for task in tasks:
+            for task in (*tasks, finding):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, finding, return_exceptions=True)
 
     async def _read(self, stream: Stream) -> None:
         while (message := await stream.read()) is not None:
@@ -356,6 +356,12 @@ class Connection:
 
     def _now(self) -> ClientInstant:
         return ClientInstant(self._clock.now_ns())
+
+
+def _without_frames(fault: MoonjellyError) -> MoonjellyError:
+    """An error to be kept: what its frames hold, the stream's call above all, would keep the old socket open."""
+    fault.__context__ = None
+    return fault.with_traceback(None)
 
 
 class _ResumeRefusedError(Exception):

@@ -7,6 +7,7 @@ called back, so every attempt opens a new one with its own subchannel pool and n
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import grpc.aio
 from moonjelly.errors import ConfigError, ConnectionLostError, MoonjellyError, SessionError
 from moonjelly.rpc import client_wire, server_wire
 from moonjelly.rpc.messages import STREAM_METHOD, ClientMessage, ServerMessage
+from moonjelly.sdk import sockets
 
 MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 _OPTIONS: tuple[tuple[str, int], ...] = (
@@ -60,6 +62,8 @@ class Stream:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._others = sockets.names()
+        self._own: str | None = None
         if target.root_certificates is None:
             self._channel = grpc.aio.insecure_channel(target.address, options=_OPTIONS)
         else:
@@ -110,6 +114,22 @@ class Stream:
             await self._call.done_writing()
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as fault:
             raise await self._explain(fault) from None
+
+    async def find_connection(self) -> None:
+        """Look which of this process's connections is the stream's, once the server has said something on it.
+
+        It is the one that was not there before; where another client has opened one meanwhile, none is taken for it.
+        """
+        with contextlib.suppress(OSError, UnicodeError):  # no Linux, or a target of another kind than host:port
+            peers = await sockets.peers_of(self._target.address)
+            new = [name for name, _ in sockets.to(peers) if name not in self._others]
+            self._own = new[0] if len(new) == 1 else None
+
+    def abandon(self) -> None:
+        """Let :meth:`close` drop what still waits in the connection; TCP would send it into the next one's way."""
+        if self._own is not None:
+            with contextlib.suppress(OSError):  # this process has no descriptor left to look with
+                sockets.reset_on_close(self._own)
 
     async def close(self) -> None:
         """End the call and its channel. Idempotent."""
