@@ -176,7 +176,7 @@ class SimulatedServer:
             return
         reason, self._due_ns, self._planned_at_ns = self._due_reason, None, now_ns
         if self.sessions:
-            self._plan_at(periodic_run_ns(now_ns), "period")
+            self._plan_at(periodic_run_ns(now_ns), "interval")
         self.latency_factor = self._system.fixed_factor or self._promises.latency_factor
         problem = self._snapshot(now_ns)
         started_ns = self._cpu_clock.now_ns()

@@ -43,7 +43,7 @@ def row(frame_id: int, outcome: Outcome, latency_ms: float | None = None, client
 
 
 def plan(run: int, cpu_ms: float, switches: int = 0) -> PlanRow:
-    return PlanRow(run, 0, "period", "multiset", 1, 0, "", "", cpu_ms, switches, False, 0.4)
+    return PlanRow(run, 0, "interval", "multiset", 1, 0, "", "", cpu_ms, switches, False, 0.4)
 
 
 def test_counts_every_outcome_once() -> None:
