@@ -62,6 +62,24 @@ def judge(ends: dict[str, dict[str, Any]], starved_ms: float) -> Verdict:
     return Verdict("done", "", processors)
 
 
+def first_fault(ends: dict[str, dict[str, Any]]) -> tuple[str, str] | None:
+    """Which client keeps a run from being used, and what is the matter with it; ``None`` when all ended well.
+
+    One that failed comes before those that still stream because nobody waits for them any more.
+
+    Args:
+        ends: of every client by name, its state as its machine tells it.
+    """
+    for name, told in ends.items():
+        if has_failed(told):
+            if told["state"] != "exited":
+                return name, f"is {told['state']}"
+            status = told["exit"]["status"]
+            return name, f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
+    late = next((name for name, told in ends.items() if told["state"] != "exited"), None)
+    return (late, f"had not ended {_SETTLE_S:g} s after the run") if late else None
+
+
 class Stage:
     """The machines during one attempt; on leaving, everything it started there has ended and its files are gone."""
 
@@ -116,10 +134,9 @@ class Stage:
             self._ready(self._clients[label], jobs, "a client")
         self._go()
         ends = self._await_clients(clients)
-        if failed := next((name for name, told in ends.items() if told["state"] != "exited" or has_failed(told)), None):
-            told = ends[failed]
-            how = f"ended with status {told['exit']['status']}" if told["state"] == "exited" else f"is {told['state']}"
-            return Verdict("failed", f"{failed} {how}: {self._jobs[failed].tail()}")
+        if fault := first_fault(ends):
+            name, how = fault
+            return Verdict("failed", f"{name} {how}: {self._jobs[name].tail()}")
         for name in ends:
             self._running.pop(name)
         stopped = self._stop()

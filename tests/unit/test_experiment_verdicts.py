@@ -21,7 +21,7 @@ from experiment_manager import checks
 from experiment_manager.checks import Wanted
 from experiment_manager.hosts import Host, Hosts
 from experiment_manager.runner import Runner
-from experiment_manager.stage import judge
+from experiment_manager.stage import first_fault, judge
 from experiment_manager.sweep import Device, Sweep, conditions, expand
 from experiment_manager.table import collect_table
 from moonjelly.errors import MoonjellyError, SchemaError
@@ -50,6 +50,27 @@ def test_a_run_is_starved_when_one_process_waited_too_long(waited_s: float, stat
     assert verdict.state == state
     assert ("client-0" in verdict.reason) == (state == "starved")
     assert {name for name, *_ in verdict.processors} == {"server", "client-0"}
+
+
+EXITED, READY = {"state": "exited", "exit": {"status": 0}}, {"state": "ready"}
+
+
+@pytest.mark.parametrize(
+    ("ends", "fault"),
+    [
+        ({"client-0": EXITED, "client-1": EXITED}, None),
+        (
+            {"client-0": READY, "client-1": {"state": "exited", "exit": {"status": -9}}},
+            "client-1 was ended by signal 9",
+        ),
+        ({"client-0": READY, "client-1": {"state": "exited", "exit": {"status": 2}}}, "client-1 ended with status 2"),
+        ({"client-0": READY, "client-1": {"state": "vanished"}}, "client-1 is vanished"),
+        ({"client-0": EXITED, "client-1": READY}, "client-1 had not ended 60 s after the run"),
+    ],
+)
+def test_the_client_that_died_is_named_and_not_one_that_went_on(ends: dict[str, Any], fault: str | None) -> None:
+    found = first_fault(ends)
+    assert (" ".join(found) if found else None) == fault
 
 
 def test_an_idle_process_is_not_starved() -> None:
