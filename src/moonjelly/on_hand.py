@@ -28,6 +28,7 @@ class OnHand(Generic[Waiting]):
     def __init__(self, slo_ms: float) -> None:
         self._slo_ns = ms_to_ns(slo_ms)
         self._frames: list[tuple[ClientInstant, Waiting]] = []
+        self._encoded_now: ClientInstant | None = None
 
     def add(self, captured: ClientInstant, waiting: Waiting) -> list[Waiting]:
         """A frame begins to wait; it is the newest. Returns those that make room, and wait no longer."""
@@ -48,20 +49,30 @@ class OnHand(Generic[Waiting]):
         return self._taken(lambda captured: captured < sent)
 
     def next_to_send(
-        self, choose: Callable[[ClientInstant], Send | None]
+        self, choose: Callable[[ClientInstant], Send | None], now: ClientInstant
     ) -> tuple[ClientInstant, Waiting, Send] | None:
         """The oldest that can be sent now, which waits no longer; ``None``: all go on waiting.
 
-        One at a time: ask again when it has been handed to the stream, and is part of what the next one waits for.
+        One at a time: the next has its turn when this one has been :meth:`handed_over` to the stream, and is part of
+        what the next one waits for; or at this one's deadline, should it never be.
 
         Args:
             choose: what to send of the frame captured at an instant, if it can be sent.
+            now: the present.
         """
+        if self._encoded_now is not None and now - self._encoded_now < self._slo_ns:
+            return None
         for captured, waiting in self._frames:
             if (chosen := choose(captured)) is not None:
                 self.remove(waiting)
+                self._encoded_now = captured
                 return captured, waiting, chosen
         return None
+
+    def handed_over(self, captured: ClientInstant) -> None:
+        """The frame captured then is encoded: it is on its way, or will never be."""
+        if self._encoded_now == captured:
+            self._encoded_now = None
 
     def all(self) -> list[Waiting]:
         """All of them; they wait no longer."""

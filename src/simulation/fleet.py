@@ -165,7 +165,7 @@ class Fleet:
             decision = client.adapter.choose(captured, now, self._encode_ms(self._sizes[-1]), probing=False)
             return decision if isinstance(decision, Send) else None
 
-        found = client.on_hand.next_to_send(choose)
+        found = client.on_hand.next_to_send(choose, now)
         if found is not None:
             captured, row, decision = found
             self._encode(client, row.frame_id, captured, decision, now_ns)
@@ -200,6 +200,7 @@ class Fleet:
     def send(self, frame: Frame, now_ns: int) -> None:
         """Put an encoded frame on the uplink."""
         client = self._clients[frame.client_id]
+        client.on_hand.handed_over(frame.captured)
         if frame.channel != client.channel:
             return
         frame.sent = client.clock(now_ns)

@@ -346,6 +346,31 @@ async def test_at_most_a_few_frames_wait() -> None:
     assert client.statistics.captured == MOST + 1
 
 
+async def test_frames_that_wait_end_when_the_client_closes() -> None:
+    async with stub_server() as server, client_of(server, slo_ms=1e9) as client:  # none of them ends by itself
+        await server.stop()
+        await until(lambda: client.state is ConnectionState.RECONNECTING, "the loss is noticed")
+        waiting = [asyncio.create_task(client.detect(PICTURE)) for _ in range(MOST)]
+        await asyncio.sleep(0)
+        await client.close()
+        results = await asyncio.gather(*waiting)
+        await server.start()
+    assert {(result.outcome, result.reason) for result in results} == {(Outcome.SKIPPED, "no connection to the server")}
+    assert client.statistics.captured == MOST
+
+
+async def test_a_frame_at_the_encoder_when_the_client_closes_is_an_error_and_no_cancellation() -> None:
+    async with stub_server() as server:
+        client = client_of(server)
+        await client.connect()
+        large = np.zeros((4000, 4000, 3), np.uint8)
+        begun = [asyncio.create_task(client.detect(large)) for _ in range(4)]
+        await asyncio.sleep(0)
+        await client.close()
+        for ended in await asyncio.gather(*begun, return_exceptions=True):
+            assert isinstance(ended, (FrameResult, ConnectionLostError)), ended
+
+
 async def test_an_answer_over_the_resumed_connection_counts() -> None:
     async with stub_server(answer=lambda frame: None) as server, client_of(server) as client:
         running = await arrived(client, server)

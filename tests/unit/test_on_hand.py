@@ -26,15 +26,32 @@ def waiting(*captured_ms: float) -> OnHand[str]:
 
 def test_the_oldest_that_can_be_sent_goes_first_and_waits_no_longer() -> None:
     on_hand = waiting(0, 40, 80)
-    assert on_hand.next_to_send(lambda captured: SMALL if captured >= at(40) else None) == (at(40), "40", SMALL)
+    assert on_hand.next_to_send(lambda captured: SMALL if captured >= at(40) else None, at(80)) == (at(40), "40", SMALL)
     assert on_hand.all() == ["0", "80"]
 
 
 def test_while_none_can_be_sent_all_go_on_waiting() -> None:
     on_hand = waiting(0, 40)
-    assert on_hand.next_to_send(lambda captured: None) is None
+    assert on_hand.next_to_send(lambda captured: None, at(40)) is None
     assert on_hand.all() == ["0", "40"]
-    assert on_hand.next_to_send(lambda captured: SMALL) is None, "none is left"
+    assert on_hand.next_to_send(lambda captured: SMALL, at(40)) is None, "none is left"
+
+
+def test_the_next_has_its_turn_when_the_last_is_encoded() -> None:
+    on_hand = waiting(0, 40, 80)
+    assert on_hand.next_to_send(lambda captured: SMALL, at(80)) == (at(0), "0", SMALL)
+    assert on_hand.next_to_send(lambda captured: SMALL, at(81)) is None
+    on_hand.handed_over(at(10))
+    assert on_hand.next_to_send(lambda captured: SMALL, at(82)) is None, "that was another frame"
+    on_hand.handed_over(at(0))
+    assert on_hand.next_to_send(lambda captured: SMALL, at(83)) == (at(40), "40", SMALL)
+
+
+def test_a_frame_that_is_chosen_and_never_encoded_holds_the_next_up_until_its_deadline() -> None:
+    on_hand = waiting(0, 40)
+    assert on_hand.next_to_send(lambda captured: SMALL, at(80)) == (at(0), "0", SMALL)
+    assert on_hand.next_to_send(lambda captured: SMALL, at(99.9)) is None
+    assert on_hand.next_to_send(lambda captured: SMALL, at(100)) == (at(40), "40", SMALL)
 
 
 def test_frames_stay_in_order() -> None:
@@ -69,8 +86,9 @@ def test_every_frame_leaves_once_in_order_and_few_wait_at_once(steps: list[tuple
         if what == "a":
             left += on_hand.add(at(now_ms), added)
             added += 1
-        elif what == "s" and (found := on_hand.next_to_send(lambda captured: SMALL)) is not None:
+        elif what == "s" and (found := on_hand.next_to_send(lambda captured: SMALL, at(now_ms))):
             left.append(found[1])
+            on_hand.handed_over(found[0])
         elif what == "g":
             left += on_hand.given_up(at(now_ms))
         elif what == "p":

@@ -120,6 +120,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Say goodbye, wait briefly for the answers that are still due, and free everything. Idempotent."""
+        self._end_waiting()
         await self._connection.close()
         self._encoder.close()
 
@@ -199,6 +200,7 @@ class AsyncClient:
         choice = await self.chosen(captured)
         if isinstance(choice, Withheld):
             return self.withhold(choice, captured)
+        self._check_open()  # it may have been closed since the choice
         size = self.zoo.variants[choice.variant].input_size
         encoded = await self._encoder.encode(rgb, size, choice.variant, choice.jpeg_quality)
         return await self.submit(encoded, captured)
@@ -216,7 +218,8 @@ class AsyncClient:
     async def chosen(self, captured_ns: int) -> Send | Withheld:
         """:meth:`choose`, but a frame that the link alone stands in the way of has until its deadline.
 
-        It is chosen as soon as the link is back, or free enough, with enough time left; unless a newer frame is sent.
+        It is chosen as soon as the link is back, or free enough, with enough time left; unless a newer frame is sent or
+        the client is closed.
 
         Raises:
             ConnectionLostError: the client is closed.
@@ -249,7 +252,7 @@ class AsyncClient:
             choice = self._session.choose(captured, now, probing=False)
             return choice if isinstance(choice, Send) else None
 
-        found = self._on_hand.next_to_send(choose)
+        found = self._on_hand.next_to_send(choose, now)
         if found is not None:
             captured, waiting, choice = found
             self._pass_over(captured)
@@ -259,12 +262,17 @@ class AsyncClient:
         for waiting in self._on_hand.passed_over(sent):
             _tell(waiting, None)
 
+    def _end_waiting(self) -> None:
+        for waiting in self._on_hand.all():
+            _tell(waiting, None)
+
     def submit(self, encoded: EncodedFrame, captured_ns: int) -> asyncio.Future[FrameResult]:
         """Send an encoded frame; the future yields its outcome and never raises.
 
         Raises:
             ConnectionLostError: the client is closed.
         """
+        self._on_hand.handed_over(ClientInstant(captured_ns))
         self._check_open()
         future: asyncio.Future[FrameResult] = asyncio.get_running_loop().create_future()
         begun = self._session.begin(encoded, ClientInstant(captured_ns), self._now())
@@ -310,6 +318,7 @@ class AsyncClient:
     def _on_connection(self, state: ConnectionState, reason: str) -> None:
         if state is ConnectionState.CLOSED:
             self._closed = True
+            self._end_waiting()
             for subscriber in self._subscribers:
                 subscriber.put_nowait(None)
         if self._on_state is not None:

@@ -89,5 +89,5 @@ class Encoder:
         return await asyncio.get_running_loop().run_in_executor(self._pool, encode, rgb, size, variant, quality)
 
     def close(self) -> None:
-        """Let running work end and free the threads. Idempotent."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        """Let what was begun end and free the threads. Idempotent."""
+        self._pool.shutdown(wait=True)
