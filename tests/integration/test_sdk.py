@@ -12,6 +12,7 @@ from moonjelly.on_hand import MOST
 from moonjelly.rpc import serving_pb2 as pb
 from moonjelly.sdk import AsyncClient, Client, ConnectionState, EncodedFrame, FrameResult, Withheld
 from moonjelly.types import Outcome
+from network_shaping.userspace import LinkSpec, UserspaceShaper
 from tests.support.stub_server import StubServer, on_time, stub_server
 
 PICTURE = np.random.default_rng(1).integers(0, 255, (120, 160, 3), np.uint8)
@@ -142,6 +143,16 @@ async def test_registration_never_waits_for_ever() -> None:
     async with stub_server(mute=True) as server:
         with pytest.raises(ConnectionLostError, match="no server answered at"):
             await client_of(server, register_timeout_s=0.3).connect()
+
+
+async def test_a_server_that_is_far_away_is_reached() -> None:
+    async with stub_server() as server:
+        relay = UserspaceShaper(("127.0.0.1", server.port), [LinkSpec("far", None, delay_s=0.2)])
+        (host, port), *_ = (await relay.start()).values()
+        options = {"slo_ms": SLO_MS, "fps": 10, "register_timeout_s": PATIENCE_S}
+        async with AsyncClient(f"{host}:{port}", **options) as client:  # type: ignore[arg-type]
+            await detect_until(client)
+        await relay.close()
 
 
 async def test_garbage_instead_of_a_welcome() -> None:

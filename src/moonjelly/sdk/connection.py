@@ -18,6 +18,7 @@ import numpy as np
 from moonjelly.backoff import Backoff
 from moonjelly.clock import Clock
 from moonjelly.errors import ConfigError, ConnectionLostError, MoonjellyError, ProtocolError, SessionError
+from moonjelly.outage import ROUND_TRIPS_TO_OPEN
 from moonjelly.rpc.messages import Bye, ServerMessage, Welcome
 from moonjelly.sdk import congestion, sockets
 from moonjelly.sdk.results import FrameResult
@@ -203,7 +204,7 @@ class Connection:
 
     async def _serve_once(self) -> None:
         """Open a stream, register or resume, and move messages until it ends."""
-        stream = Stream(self._target)
+        stream = Stream(self._target, self._connect_s())
         try:
             self._silent.clear()
             first = await self._welcomed(stream)
@@ -264,6 +265,12 @@ class Connection:
             return None
         now = self._now()
         return self._session.retry_ms(ns_to_ms(now - self._lost_at), now) / 1e3
+
+    def _connect_s(self) -> float:
+        """What an attempt's connection may take to open: where the round trip is unknown, as long as the attempt."""
+        if self._session.welcome is None:
+            return ATTEMPT_TIMEOUT_S
+        return ROUND_TRIPS_TO_OPEN * self._session.estimate(self._now()).rtt_ms / 1e3
 
     async def _greet(self, stream: Stream) -> ServerMessage:
         await stream.write(self._session.hello(self._now()))

@@ -23,7 +23,6 @@ MAX_RECEIVE_BYTES = 16 * 1024 * 1024
 _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
     ("grpc.keepalive_time_ms", 5000),
     ("grpc.keepalive_timeout_ms", 2000),
@@ -31,6 +30,8 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.enable_retries", 0),
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
 )
+LEAST_CONNECT_S = 0.1
+"""Of a link that is not far: into an outage a new socket finds the end sooner than an old one."""
 _REFUSED: dict[str, type[MoonjellyError]] = {
     "UNAUTHENTICATED": SessionError,
     "PERMISSION_DENIED": SessionError,
@@ -58,17 +59,25 @@ class Target:
 
 
 class Stream:
-    """One call. Reading and writing are each done by one task at a time; cancelling either ends the call."""
+    """One call. Reading and writing are each done by one task at a time; cancelling either ends the call.
 
-    def __init__(self, target: Target) -> None:
+    Args:
+        target: the server.
+        connect_s: how long the connection may take to open, TLS and HTTP/2's settings included; at least
+            :data:`LEAST_CONNECT_S`.
+    """
+
+    def __init__(self, target: Target, connect_s: float) -> None:
         self._target = target
         self._others = sockets.names()
         self._own: str | None = None
+        # The least pause between two attempts of a channel is also how long it waits for the first.
+        options = (*_OPTIONS, ("grpc.min_reconnect_backoff_ms", round(1e3 * max(connect_s, LEAST_CONNECT_S))))
         if target.root_certificates is None:
-            self._channel = grpc.aio.insecure_channel(target.address, options=_OPTIONS)
+            self._channel = grpc.aio.insecure_channel(target.address, options=options)
         else:
             credentials = grpc.ssl_channel_credentials(root_certificates=target.root_certificates)
-            self._channel = grpc.aio.secure_channel(target.address, credentials, options=_OPTIONS)
+            self._channel = grpc.aio.secure_channel(target.address, credentials, options=options)
         # Raw bytes both ways: a message that cannot be read is then ours to report, with its text.
         open_stream: Any = self._channel.stream_stream
         metadata = (("authorization", f"Bearer {target.token}"),) if target.token else ()
