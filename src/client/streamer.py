@@ -12,8 +12,9 @@ from client.records import Records
 from client.sources import Picture
 from client.stopping import StopRequest
 from moonjelly.clock import Clock
-from moonjelly.errors import ConnectionLostError
+from moonjelly.errors import ConnectionLostError, FrameError
 from moonjelly.sdk import AsyncClient, FrameResult, Withheld
+from moonjelly.types import Outcome
 from moonjelly.units import ClientInstant
 
 MAX_ENCODING = 2
@@ -49,7 +50,7 @@ class Streamer:
         self._clock = clock
         self._encoding = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._lost: ConnectionLostError | None = None
+        self._fault: BaseException | None = None
 
     async def run(self, schedule: Schedule, stop: StopRequest) -> None:
         """Capture every tick of ``schedule`` until its end or ``stop``, then wait for the last outcomes.
@@ -68,11 +69,13 @@ class Streamer:
                     )
                 if ticks:
                     await self._capture(ticks[-1], schedule.instant(ticks[-1]))
-                if self._lost is not None:
-                    raise self._lost
+                if self._fault is not None:
+                    raise self._fault
         finally:
             # Each frame ends by its answer or by the session's own deadline: no time-out of our own.
-            await asyncio.gather(*self._tasks)
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._fault is not None and not isinstance(self._fault, ConnectionLostError):
+            raise self._fault  # of the last frames; that the server has gone after them is none
 
     async def _capture(self, tick: int, instant: ClientInstant) -> None:
         picture = await self._feed.take(tick)
@@ -85,7 +88,12 @@ class Streamer:
             return
         task = asyncio.create_task(self._send(picture, captured))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            self._fault = self._fault or task.exception()
 
     async def _send(self, picture: Picture, captured: ClientInstant) -> None:
         self._progress.captured()
@@ -101,8 +109,10 @@ class Streamer:
             finally:
                 self._encoding -= 1
             self._end(await self._client.submit(encoded, captured), picture)
+        except FrameError as fault:
+            self._end(self._client.withhold(Withheld(Outcome.FAILED, str(fault)), captured), picture)
         except ConnectionLostError as fault:
-            self._lost = fault
+            self._fault = self._fault or fault
             self._end(self._client.skip(captured, "the client has lost its server for good"), picture)
 
     def _skip(self, captured: ClientInstant, reason: str, source_frame: int | None) -> None:
