@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from moonjelly.telemetry import FrameRow, ServerFrameRow, read_rows
 from moonjelly.types import Outcome
-from tests.support.serving import ended_at_last, environment, free_port, running_server, until
+from tests.support.serving import PATIENCE_S, ended_at_last, environment, free_port, running_server, until
 
 
 def client(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -173,7 +173,7 @@ def test_an_outage_of_the_link_costs_its_frames_and_nothing_more(tmp_path: Path)
         relay(server.port, trace) as port,
         streaming(port, out, errors, slo_ms=1000) as client,
     ):
-        until(served_cut_off_and_served_again, errors.read_text)
+        until(served_cut_off_and_served_again, errors.read_text, PATIENCE_S)
         client.terminate()
         assert client.wait(100) == 0, errors.read_text()
     assert "has stopped answering" in errors.read_text()

@@ -154,7 +154,7 @@ def test_a_killed_managers_sweep_of_real_models_resumes_and_leaves_nothing(bench
         *("--clients", "2", "--fps", "5,10", "--seconds", "3"),
     )
     manager = bench.start(sweep)
-    until(lambda: (bench.out / first / "run.json").exists() and bench.streaming())
+    until(lambda: (bench.out / first / "run.json").exists() and bench.streaming(), patience_s=300.0)
     manager.kill()
     manager.communicate()
     assert bench.processes(), "what runs there outlives the manager"

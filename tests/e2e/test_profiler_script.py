@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from moonjelly import profiles
-from tests.support.serving import ended_at_last
+from tests.support.serving import counting, ended_at_last
 
 SCRIPT = "src/server/profiler/run.sh"
 
@@ -56,18 +56,21 @@ def test_a_signal_stops_it_cleanly_and_it_resumes(root: Path, tmp_path: Path, nu
         "total_batches": "40",
         "zoo": "yolov4",
     }
-    command = [str(root / SCRIPT), "--runtime", "simulated", "--kind", "reference-gpu", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    with ended_at_last(process):
-        assert process.stdout is not None
-        while not re.search(r"\d+ %", process.stdout.readline()):
-            assert process.poll() is None
-        process.send_signal(number)
-        out, error = process.communicate(timeout=120)
+    for attempt in counting():
+        results = tmp_path / str(attempt)
+        command = [str(root / SCRIPT), "--runtime", "simulated", "--kind", "reference-gpu", "--out", str(results)]
+        process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with ended_at_last(process):
+            assert process.stdout is not None
+            assert any(re.search(r"\d+ %", line) for line in iter(process.stdout.readline, ""))
+            process.send_signal(number)
+            out, error = process.communicate(timeout=120)
+        if process.returncode != 0:  # otherwise it had measured everything before it heard of the signal
+            break
     assert process.returncode == 3, error
     assert "to go. The same command goes on from here." in out
     assert "Traceback" not in error
     resumed = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=140)
     assert resumed.returncode == 0, resumed.stderr
-    rows = profiles.read_latency(tmp_path / "reference-gpu" / "latency" / "profile_latency_128.txt", "128")
+    rows = profiles.read_latency(results / "reference-gpu" / "latency" / "profile_latency_128.txt", "128")
     assert {batch: len(times) for batch, times in rows.items()} == {1: 40, 2: 40}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -137,7 +138,8 @@ def test_jellyfish_s_shaping_script_ends_the_client_before_its_link(root: Path, 
             else:
                 running.terminate()
             assert running.wait(100) == (130 if terminal else 143)
-    assert "RECONNECTING" not in (tmp_path / "errors").read_text().removeprefix(said)
+    lost = re.findall("RECONNECTING.*", (tmp_path / "errors").read_text().removeprefix(said))
+    assert all("has stopped answering" in line for line in lost), "a busy machine may be silent; the link has not ended"
     assert (logs / "summary.json").exists()
 
 

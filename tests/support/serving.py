@@ -122,9 +122,13 @@ def counting(first: int = 1) -> Iterator[int]:
         yield number
 
 
-def until(condition: Callable[[], object], why: str | Callable[[], str] = "what was waited for never came") -> None:
+def until(
+    condition: Callable[[], object],
+    why: str | Callable[[], str] = "what was waited for never came",
+    patience_s: float = PATIENCE_S / 2,
+) -> None:
     """Wait for what must come."""
-    deadline = time.monotonic() + PATIENCE_S / 2
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, why if isinstance(why, str) else why()
         time.sleep(0.05)  # the state of another process has no event to wait for
