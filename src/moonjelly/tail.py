@@ -33,7 +33,12 @@ class Tail:
 
     def after(self, time_ns: int) -> Tail:
         """With one more time; below 0 it counts as 0."""
-        recent_ns = (*self.recent_ns[1 - WINDOW :], min(max(0, time_ns), MOST_NS))
+        latest_ns = min(max(0, time_ns), MOST_NS)
+        recent_ns = (*self.recent_ns[1 - WINDOW :], latest_ns)
+        if len(self.recent_ns) == WINDOW:
+            gone_ns = self.recent_ns[0]
+            if latest_ns == gone_ns or (latest_ns <= self.ns and gone_ns < self.ns):
+                return Tail(recent_ns, self.ns)  # most often: spares every batch and answer the sorting
         return Tail(recent_ns, sorted(recent_ns)[-1 - BEYOND] if len(recent_ns) > BEYOND else 0)
 
 

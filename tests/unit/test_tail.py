@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from moonjelly.tail import BEYOND, MOST_NS, NO_TAIL, WINDOW
 
 
@@ -28,3 +30,12 @@ def test_what_was_earlier_than_expected_is_no_debt() -> None:
 
 def test_a_host_that_stood_still_is_not_believed_whole() -> None:
     assert tail_of(*[10 * MOST_NS] * WINDOW) == MOST_NS
+
+
+def test_it_is_always_the_one_beyond_which_only_a_few_lie() -> None:
+    draw, tail, times_ns = random.Random(1), NO_TAIL, list[int]()
+    for _ in range(2000):
+        times_ns.append(draw.choice((0, 0, 3, 3, 5, draw.randrange(8))))
+        tail = tail.after(times_ns[-1])
+        recent = sorted(times_ns[-WINDOW:])
+        assert tail.ns == (recent[-1 - BEYOND] if len(recent) > BEYOND else 0)
