@@ -16,7 +16,7 @@ from cli.demo.live import StatusReader, table
 from cli.demo.settings import ClientSetting, DemoSettings, host_directory, source_arguments
 from cli.processes import Child, Children, ProcessError
 from cli.terminal import make_console
-from client.sources import is_live, open_recording
+from client.sources import is_live, is_scene, open_recording
 from moonjelly.errors import TraceError
 from moonjelly.planning import create_policy
 from moonjelly.repository import load_zoo
@@ -103,7 +103,7 @@ def start_all(console: Console, children: Children, settings: DemoSettings) -> l
         + [word for one in wanted for word in ("--link", f"{one.name}={at_random(settings.trace)}")],
     )
     links = network.wait_ready(READY_TIMEOUT_S)["links"]
-    drawing = "; they draw their scenes first" if settings.source == "synthetic" else ""
+    drawing = "; they draw their scenes first" if is_scene(settings.source) else ""
     console.print(f"starting {len(wanted)} clients{drawing} …")
     clients = [
         children.start(one.name, "client", client_arguments(settings, one, links[one.name]["port"]), supervised=True)

@@ -6,6 +6,7 @@ import datetime
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.sources import is_scene
 from moonjelly.errors import ConfigError
 
 SLOS_MS = (75.0, 100.0, 150.0)
@@ -71,7 +72,7 @@ def host_directory(out: Path, index: int) -> Path:
 def source_arguments(settings: DemoSettings, one: ClientSetting) -> list[str]:
     """How a client is told what it sees. Nobody's camera draws its pictures: a scene is there before the run."""
     source = source_of(settings, one)
-    drawn = ["--scene-seconds", f"{min(settings.seconds, SCENE_S):g}"] if settings.source == "synthetic" else []
+    drawn = ["--scene-seconds", f"{min(settings.seconds, SCENE_S):g}"] if is_scene(settings.source) else []
     return ["--source", source, *drawn]
 
 
