@@ -17,12 +17,16 @@ import typer
 
 from moonjelly import command_line
 from moonjelly.errors import ConfigError
+from moonjelly.pipe import at_end_of
 from moonjelly.telemetry import CsvLog, ShapingRow, set_aside
 from network_shaping import bucket, catalogue, tbf, traces
 from network_shaping.queues import Match, class_of
 from network_shaping.userspace import LinkSpec, UserspaceShaper
 
 _LOG = "shaping.csv"
+_START_FD = typer.Option(
+    help="The traces begin with a line on this, or its end; before, a link stands at its first rate that is no outage."
+)
 _PARENT_CHECK_S = 0.25
 _STOPPING = (signal.SIGTERM, signal.SIGINT)
 
@@ -54,6 +58,7 @@ def relay(
     ready_fd: Annotated[
         int | None, typer.Option(help="Write the ready line here, and stop when the parent process ends.")
     ] = None,
+    start_fd: Annotated[int | None, _START_FD] = None,
 ) -> None:
     """Shape without root: one local port per link, relayed to the target."""
     names = [*(link or []), *_numbered(clients, trace)]
@@ -61,7 +66,7 @@ def relay(
     shaping_log = _shaping_log(out) if out else None
     shaper = UserspaceShaper(_address(target), links, shaping_log, host)
     try:
-        asyncio.run(_serve(shaper, ready_fd))
+        asyncio.run(_serve(shaper, ready_fd, start_fd))
     finally:
         if shaping_log is not None:
             shaping_log.close()
@@ -109,6 +114,7 @@ def tc(
     ready_fd: Annotated[
         int | None, typer.Option(help="Write the ready line here, and stop when the parent process ends.")
     ] = None,
+    start_fd: Annotated[int | None, _START_FD] = None,
 ) -> None:
     """Shape an interface with tc-tbf (root): real packets, real drops. Leaves the interface as it was."""
     shape = bucket.Bucket.of(burst_bytes, queue_bytes, latency_ms)
@@ -126,7 +132,7 @@ def tc(
     stopped = _noted_signals()
     try:
         with tbf.TbfShaper(interface, shaped, shaping_log, shape) as shaper:
-            asyncio.run(_serve(front, ready_fd, shaper, stopped))
+            asyncio.run(_serve(front, ready_fd, start_fd, shaper, stopped))
     finally:
         if shaping_log is not None:
             shaping_log.close()
@@ -241,6 +247,7 @@ def _noted_signals() -> list[int]:
 async def _serve(
     relay: UserspaceShaper | None,
     ready_fd: int | None,
+    start_fd: int | None,
     shaper: tbf.TbfShaper | None = None,
     stopped: Sequence[int] = (),
 ) -> None:
@@ -255,9 +262,19 @@ async def _serve(
     parent = os.getppid()
     addresses = await relay.start() if relay else {}
     followed = threading.Event()
-    following = asyncio.create_task(asyncio.to_thread(shaper.run, followed)) if shaper else None
-    if following is not None:
-        following.add_done_callback(lambda _: stop.set())
+    following: list[asyncio.Task[None]] = []
+
+    def begin() -> None:
+        if relay is not None:
+            relay.begin()
+        if shaper is not None:
+            following.append(asyncio.create_task(asyncio.to_thread(shaper.run, followed)))
+            following[0].add_done_callback(lambda _: stop.set())
+
+    if start_fd is None:
+        begin()
+    else:
+        at_end_of(start_fd, begin, line_suffices=True)
     _say_ready(addresses, ready_fd)
     if ready_fd is None:
         await stop.wait()
@@ -266,8 +283,7 @@ async def _serve(
     followed.set()
     if relay is not None:
         await relay.close()
-    if following is not None:
-        await following
+    await asyncio.gather(*following)
 
 
 def _say_ready(addresses: dict[str, tuple[str, int]], ready_fd: int | None) -> None:

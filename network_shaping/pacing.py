@@ -12,8 +12,8 @@ MAX_CHUNK_BYTES = 16_384
 class Pacer:
     """A serial link whose rate follows a trace, with a token bucket of ``burst_bytes``.
 
-    All times are seconds since the trace began. Because the trace says what the rate will be, the end of every
-    transfer is known when it begins, across any number of rate changes: a change is exact whatever the timers do.
+    All times are seconds on the clock that ``trace`` goes by. Because the trace says what the rate will be, the end of
+    every transfer is known when it begins, across any number of rate changes: a change is exact whatever the timers do.
     """
 
     def __init__(self, trace: Trace, burst_bytes: int = 0) -> None:
@@ -25,6 +25,12 @@ class Pacer:
     def trace(self) -> Trace:
         """What the rate follows."""
         return self._trace
+
+    def follow(self, trace: Trace, now_s: float) -> None:
+        """From ``now_s`` on the rate is that of ``trace``; what was reserved passes as was said."""
+        ahead_bits = self._free_bits - self._trace.delivered_bits(now_s)
+        self._trace = trace
+        self._free_bits = trace.delivered_bits(now_s) + ahead_bits
 
     def chunk_bytes(self, now_s: float) -> int:
         """How much to take up at once: about 4 ms worth, so that streams of one link alternate."""

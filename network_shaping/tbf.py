@@ -41,6 +41,8 @@ class TbfLink:
 class TbfShaper:
     """Shapes one interface while it is entered; leaves it as it was.
 
+    Until :meth:`run` every link stands at the first rate of its trace that is no outage.
+
     Args:
         interface: its name in the present network namespace.
         links: one class each.
@@ -88,15 +90,13 @@ class TbfShaper:
             self._interface.close()
             raise
         try:
-            rates = [link.trace.rate_bps(0.0) for link in self._links]
+            rates = [link.trace.held().rate_bps(0.0) for link in self._links]
             self._interface.build(rates, [link.matches for link in self._links])
         except BaseException:
             self._leave(segments)
             raise
         self._segments = segments
-        self._zero_ns = self._clock.now_ns()
         self._rates_bps = dict(enumerate(rates))
-        self._record(0.0, self._zero_ns, range(len(self._links)))
         return self
 
     def __exit__(
@@ -105,24 +105,25 @@ class TbfShaper:
         self._leave(self._segments)
 
     def run(self, stop: threading.Event) -> None:
-        """Follow the traces until ``stop`` is set. Blocks.
+        """Begin the traces, and follow them until ``stop`` is set. Blocks.
 
         Raises:
             ShapingError: the kernel refused a change, or somebody else removed our queueing disciplines.
         """
-        now_s = 0.0
+        self._zero_ns = self._clock.now_ns()
+        due_s, changing = 0.0, list(range(len(self._links)))
         while True:
-            changes = [link.trace.next_change_s(now_s) for link in self._links]
-            due_s = min(changes)
-            changing = [index for index, change_s in enumerate(changes) if change_s - due_s < _TOGETHER_S]
-            rates = {index: self._links[index].trace.rate_bps(due_s + _TOGETHER_S) for index in changing}
+            after_s = due_s + _TOGETHER_S
+            rates = {index: self._links[index].trace.rate_bps(after_s) for index in changing}
             batch = self._interface.compile(rates, self._rates_bps)
             if stop.wait(max(0.0, due_s - self._now_s())):
                 return
             self._interface.send(batch)
             self._rates_bps.update(rates)
             self._record(due_s, self._clock.now_ns(), changing)
-            now_s = due_s + _TOGETHER_S
+            changes = [link.trace.next_change_s(after_s) for link in self._links]
+            due_s = min(changes)
+            changing = [index for index, change_s in enumerate(changes) if change_s - due_s < _TOGETHER_S]
 
     def _record(self, due_s: float, changed_ns: int, changed: Sequence[int]) -> None:
         actual = self._interface.rates_bps()

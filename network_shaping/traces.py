@@ -69,6 +69,15 @@ class Trace:
         """The same trace, beginning ``offset_s`` into it (modulo its duration)."""
         return Trace(self.name, self.starts_s, self.rates_bps, self.duration_s, offset_s % self.duration_s)
 
+    def begun_at(self, time_s: float) -> Trace:
+        """The same trace, of which what was time 0 falls at ``time_s``."""
+        return self.at_offset(self.offset_s - time_s)
+
+    def held(self) -> Trace:
+        """A link before this trace begins: for ever at its rate at time 0, or where that is an outage, after it."""
+        up_s = self.up_s(0.0)
+        return Trace(self.name, (0.0,), (self.rate_bps(up_s) if up_s < math.inf else 0.0,), 1.0)
+
     def rate_bps(self, time_s: float) -> float:
         """Rate at ``time_s`` (not negative)."""
         return self.rates_bps[self._segment((time_s + self.offset_s) % self.duration_s)]
@@ -103,9 +112,14 @@ class Trace:
         """The first instant at or after ``time_s`` at which the link is not in an outage; infinite if there is none."""
         if not any(self.rates_bps):
             return math.inf
-        while self.rate_bps(time_s) == 0.0:
-            time_s = self.next_change_s(time_s)
-        return time_s
+        cycles, inside = divmod(time_s + self.offset_s, self.duration_s)
+        segment = self._segment(inside)
+        while self.rates_bps[segment] == 0.0:
+            segment += 1
+            if segment == len(self.rates_bps):
+                segment, cycles = 0, cycles + 1
+        # At an edge, rounding may still tell the segment before: then the one after it begins now.
+        return max(time_s, cycles * self.duration_s + self.starts_s[segment] - self.offset_s)
 
     @property
     def mean_bps(self) -> float:

@@ -70,7 +70,7 @@ class LinkSpec:
 
 
 class UserspaceShaper:
-    """A relay to one target with a port per link. ``start``, then ``close``."""
+    """A relay to one target with a port per link. ``start``, ``begin``, then ``close``."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class UserspaceShaper:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def start(self) -> dict[str, tuple[str, int]]:
-        """Listen, and begin the traces. Returns link name to address.
+        """Listen; every link stands at the first rate of its trace that is no outage. Returns link name to address.
 
         Raises:
             OSError: the address cannot be bound.
@@ -99,11 +99,14 @@ class UserspaceShaper:
             self._listeners.append(listener)
             addresses[link.spec.name] = (self._host, int(listener.getsockname()[1]))
             self._spawn(self._accept(listener, link))
-        for link in self._links:
-            link.begin()
-            if link.spec.uplink is not None:
-                self._spawn(self._follow(link, link.spec.uplink))
         return addresses
+
+    def begin(self) -> None:
+        """Time 0 of every trace is now. Once, after :meth:`start`."""
+        for link in self._links:
+            begun_s = link.begin()
+            if link.uplink is not None:
+                self._spawn(self._follow(link, link.uplink, begun_s))
 
     async def close(self) -> None:
         """Close all connections and stop. Idempotent."""
@@ -187,12 +190,12 @@ class UserspaceShaper:
             opened.pop_all()
             return outer
 
-    async def _follow(self, link: _Link, uplink: Trace) -> None:
-        """Log every change of the uplink's rate, with the rate that paces at the row's instant.
+    async def _follow(self, link: _Link, uplink: Trace, begun_s: float) -> None:
+        """Log the uplink's first rate and every change of it, with the rate that paces at the row's instant.
 
         The pacer follows the trace by itself: a late row does not mean a late change, but it may be of another rate.
         """
-        change_s = 0.0
+        change_s = begun_s
         while True:
             await asyncio.sleep(max(0.0, change_s - link.now_s()))
             now_s = link.now_s()
@@ -206,25 +209,34 @@ class UserspaceShaper:
 
 
 class _Link:
-    """What the connections of one link share."""
+    """What the connections of one link share. Its time begins with the link, its traces only by :meth:`begin`."""
 
     def __init__(self, spec: LinkSpec, clock: Clock) -> None:
         self.spec = spec
         self._clock = clock
         self._zero_ns = clock.now_ns()
-        self.up_pacer = Pacer(spec.uplink, spec.burst_bytes) if spec.uplink else None
-        self.down_pacer = Pacer(spec.downlink, spec.burst_bytes) if spec.downlink else None
+        self.up_pacer = Pacer(spec.uplink.held(), spec.burst_bytes) if spec.uplink else None
+        self.down_pacer = Pacer(spec.downlink.held(), spec.burst_bytes) if spec.downlink else None
 
-    def begin(self) -> None:
-        """Time 0 of the traces is now."""
-        self._zero_ns = self._clock.now_ns()
+    @property
+    def uplink(self) -> Trace | None:
+        """What the uplink follows now, in the link's time."""
+        return self.up_pacer.trace if self.up_pacer else None
 
-    def instant_ns(self, trace_s: float) -> int:
-        """A second of the traces on the host's clock."""
-        return self._zero_ns + round(trace_s * NS_PER_S)
+    def begin(self) -> float:
+        """Time 0 of the traces is now, which is returned in the link's time."""
+        now_s = self.now_s()
+        for pacer, trace in ((self.up_pacer, self.spec.uplink), (self.down_pacer, self.spec.downlink)):
+            if pacer is not None and trace is not None:
+                pacer.follow(trace.begun_at(now_s), now_s)
+        return now_s
+
+    def instant_ns(self, link_s: float) -> int:
+        """A second of the link's time on the host's clock."""
+        return self._zero_ns + round(link_s * NS_PER_S)
 
     def now_s(self) -> float:
-        """Seconds since the traces began."""
+        """Seconds since the link was made."""
         return (self._clock.now_ns() - self._zero_ns) / NS_PER_S
 
     async def until_up(self) -> None:
@@ -238,7 +250,7 @@ class _Link:
 
     def up_s(self, now_s: float) -> float:
         """When something may pass at all: an outage of the uplink stops the way back, too."""
-        return self.spec.uplink.up_s(now_s) if self.spec.uplink else now_s
+        return self.uplink.up_s(now_s) if self.uplink else now_s
 
 
 class _Pipe:

@@ -13,11 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from moonjelly.bound import bound_command
 from moonjelly.errors import MoonjellyError
 
+Pipe = Literal["status", "start"]
+"""A child's ``--status-fd`` or ``--start-fd``."""
 _ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -99,20 +101,20 @@ class Children:
     ) -> None:
         self.stop()
 
-    def start(self, name: str, module: str, arguments: Sequence[str], *, supervised: bool = False) -> Child:
+    def start(self, name: str, module: str, arguments: Sequence[str], *, pipes: Sequence[Pipe] = ()) -> Child:
         """Start ``python -m module arguments --ready-fd N``.
 
         Args:
             name: for people and for its log file.
             module: run with ``-m``.
             arguments: its command line.
-            supervised: give it ``--status-fd`` and ``--start-fd`` too.
+            pipes: that it has besides.
         """
         log = self._logs / f"{name}.log"
         environment = {**os.environ, "PYTHONPATH": f"{_ROOT / 'src'}{os.pathsep}{_ROOT}"}
         ours, theirs = {}, {}
         with contextlib.ExitStack() as of_child, contextlib.ExitStack() as unless_started:
-            for pipe in ("ready", "status", "start") if supervised else ("ready",):
+            for pipe in ("ready", *pipes):
                 read, write = os.pipe()
                 ours[pipe], theirs[pipe] = (write, read) if pipe == "start" else (read, write)
                 unless_started.callback(os.close, ours[pipe])
@@ -130,9 +132,10 @@ class Children:
             )
             unless_started.pop_all()
         child = Child(name, process, log, os.fdopen(ours["ready"], "rb", buffering=0))
-        if supervised:
+        if "status" in ours:
             os.set_blocking(ours["status"], False)
             child.status = os.fdopen(ours["status"], "rb", buffering=0)
+        if "start" in ours:
             child.start = os.fdopen(ours["start"], "wb", buffering=0)
         self._children.append(child)
         return child

@@ -16,8 +16,9 @@ from typing import Any
 from client.config import Camera, ClientOptions
 from client.process import Descriptors, write_client_summary
 from client.progress import LineWriter, Show, progress_line
-from client.stopping import StopRequest, at_end_of
+from client.stopping import StopRequest
 from moonjelly.errors import MoonjellyError
+from moonjelly.pipe import at_end_of
 from moonjelly.summary import ClientInfo
 from moonjelly.telemetry import read_record
 

@@ -30,11 +30,12 @@ from client.sources import (
     open_live,
     open_recording,
 )
-from client.stopping import StopRequest, at_end_of
+from client.stopping import StopRequest
 from client.streamer import Streamer
 from moonjelly.clock import MonotonicClock
 from moonjelly.errors import ConfigError
 from moonjelly.network import DEFAULT_QUALITY
+from moonjelly.pipe import at_end_of
 from moonjelly.sdk import AsyncClient, ConnectionState, Statistics
 from moonjelly.sdk.sync import new_event_loop
 from moonjelly.summary import ClientInfo, summarise, write_summary

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+
+from moonjelly.pipe import at_end_of
 
 
 class StopRequest:
@@ -68,18 +69,3 @@ class StopRequest:
 def _wake(sleeper: asyncio.Future[None]) -> None:
     if not sleeper.done():
         sleeper.set_result(None)
-
-
-def at_end_of(descriptor: int, act: Callable[[], None], *, line_suffices: bool = False) -> None:
-    """Call ``act`` once when a pipe ends, or brings a line."""
-    loop = asyncio.get_running_loop()
-    os.set_blocking(descriptor, False)
-
-    def readable() -> None:
-        data = os.read(descriptor, 4096)
-        if not data or (line_suffices and b"\n" in data):
-            loop.remove_reader(descriptor)
-            os.close(descriptor)
-            act()
-
-    loop.add_reader(descriptor, readable)

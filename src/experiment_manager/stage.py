@@ -18,7 +18,7 @@ from network_shaping.catalogue import at_random
 
 READY_TIMEOUT_S = 300.0
 _REGISTER_S = 120.0
-"""For a client to reach the server: its place of the trace may be in the middle of an outage."""
+"""For a client to reach the server: its link may stand at a few kbit/s, and its machine may be busy."""
 LEASE_S = 90.0
 """How long the processes of a run outlive a manager that says nothing."""
 _RENEW_S = 15.0
@@ -206,7 +206,7 @@ class Stage:
         for device in devices:
             arguments += ["--link", f"client-{device.client_id}={self._trace_of(device)}"]
         name = f"network-{machine.host.label}"
-        job = self._launch(machine, name, f"network/{machine.host.label}", "network_shaping", arguments)
+        job = self._launch(machine, name, f"network/{machine.host.label}", "network_shaping", arguments, hold=True)
         (ready,) = self._ready(machine, [job], "the links")
         links = {device.client_id: ready["links"][f"client-{device.client_id}"] for device in devices}
         return {client_id: f"{link['host']}:{link['port']}" for client_id, link in links.items()}
@@ -236,7 +236,7 @@ class Stage:
         return jobs
 
     def _go(self) -> None:
-        """Let the clients begin, on all machines; from here on the processor time of every process is counted."""
+        """Let the links' traces, then the clients begin, machine by machine; from here on processor time is counted."""
         by_machine: dict[Machine, list[Job]] = {machine: [] for machine in self._used}
         for job in self._jobs.values():
             by_machine[job.machine].append(job)

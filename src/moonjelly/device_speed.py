@@ -22,8 +22,7 @@ its estimated speed nothing fits) is not measured: then the estimate slowly retu
 from __future__ import annotations
 
 import math
-
-import msgspec
+from dataclasses import dataclass, replace
 
 from moonjelly.units import NS_PER_MS, NS_PER_S
 
@@ -61,7 +60,8 @@ _SPEEDS = tuple(round(STEP**steps, 3) for steps in range(MAX_STEPS + 1))
 _LOG_STEP = -math.log(STEP)
 
 
-class _Run(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class _Run:
     """Batches in a row that all took longer than believed.
 
     Attributes:
@@ -78,7 +78,8 @@ class _Run(msgspec.Struct, frozen=True):
 _NO_RUN = _Run()
 
 
-class DeviceSpeed(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class DeviceSpeed:
     """The estimate of one device.
 
     Attributes:
@@ -149,7 +150,7 @@ def recovered(state: DeviceSpeed, now_ns: int) -> DeviceSpeed:
         return state
     kept = math.exp(-idle_ns / IDLE_NS)
     held = 1.0 + (state.held - 1.0) * kept
-    return msgspec.structs.replace(
+    return replace(
         state,
         steps=_steps(held, state.steps),
         slowdown=1.0 + (max(1.0, state.slowdown) - 1.0) * kept,

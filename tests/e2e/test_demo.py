@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from moonjelly.telemetry import ShapingRow, read_rows
 from moonjelly.types import Outcome
 from tests.support.serving import ended_at_last, until
 
@@ -72,6 +73,17 @@ def test_real_video_real_weights_real_trace(root: Path, data_dir: Path, tmp_path
     )
     assert done.returncode == 0, done.stdout + done.stderr
     check_run(out, 2)
+
+
+def test_an_outage_in_which_a_trace_begins_is_met_by_frames_not_by_registration(root: Path, tmp_path: Path) -> None:
+    out, trace = tmp_path / "run", tmp_path / "trace.txt"
+    trace.write_text("0\n" * 600 + "20\n")
+    done = demo(root, "--clients", "1", "--seconds", "1", "--trace", f"{trace}@0", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (begun, *_) = read_rows(out / "logs" / "network" / "shaping.csv", ShapingRow)
+    assert begun.bw == 0.0
+    assert json.loads((out / "summary.json").read_text())["frames_captured"] == 12
+    check_nothing_is_left(out)
 
 
 def test_ctrl_c_still_sums_up_and_leaves_nothing(root: Path, tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ before = os.listdir("/proc/self/fd")
 sys.executable = "/nowhere"
 with Children(pathlib.Path(sys.argv[1])) as children:
     try:
-        children.start("server", "server", (), supervised=True)
+        children.start("server", "server", (), pipes=("status", "start"))
     except FileNotFoundError as fault:
         print(fault.filename, os.listdir("/proc/self/fd") == before)
 """

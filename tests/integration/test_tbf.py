@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import os
 import re
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,15 @@ def pair() -> Iterator[Pair]:
 
 
 @contextlib.contextmanager
-def shaper(pair: Pair, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
+def shaper(
+    pair: Pair, *arguments: str, pass_fds: Sequence[int] = ()
+) -> Iterator[tuple[subprocess.Popen[str], dict[str, object]]]:
     process = subprocess.Popen(
         pair.shaping("tc", "--interface", INTERFACE, *arguments),
         stdout=subprocess.PIPE,
         text=True,
         env=namespaces.environment(),
+        pass_fds=pass_fds,
     )
     assert process.stdout is not None
     try:
@@ -307,6 +311,22 @@ def test_an_outage_drops(pair: Pair, tmp_path: Path) -> None:
     assert [number for number in came if number in {*first, *never, *last}] == first + last
     for process in (sender, counter):
         process.communicate()
+
+
+def test_a_link_stands_at_the_first_rate_that_is_no_outage_until_its_trace_begins(pair: Pair, tmp_path: Path) -> None:
+    path, out = tmp_path / "timed.txt", tmp_path / "out"
+    path.write_text("0\t0\n600\t50\n", encoding="utf-8")
+    theirs, ours = os.pipe()
+    arguments = ("--link", f"a={path}", "--match", "a=sport:4001", "--out", str(out), "--start-fd", str(theirs))
+    with os.fdopen(ours, "wb", buffering=0) as start, shaper(pair, *arguments, pass_fds=(theirs,)):
+        os.close(theirs)
+        assert of_kernel(pair)[0] == 50_000_000
+        assert not rows_so_far(out / "shaping.csv", ShapingRow)
+        start.write(b"go\n")
+        until(lambda: "qdisc blackhole" in pair.qdiscs(), pair.qdiscs)
+        until(lambda: rows_so_far(out / "shaping.csv", ShapingRow), "nothing is logged")
+    (begun,) = rows_so_far(out / "shaping.csv", ShapingRow)
+    assert (begun.bw, begun.actual_bw) == (0.0, 0.0)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

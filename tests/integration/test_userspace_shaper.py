@@ -71,6 +71,7 @@ async def shaped(
 ) -> AsyncIterator[dict[str, tuple[str, int]]]:
     shaper = UserspaceShaper(("127.0.0.1", port), links, log, clock=clock)
     addresses = await shaper.start()
+    shaper.begin()
     try:
         yield addresses
     finally:
@@ -155,6 +156,27 @@ async def test_an_outage_stops_the_way_back_and_new_connections() -> None:
             assert await reader.readexactly(1) == b"x"
             assert time.monotonic() - before >= 1.999
             writer.close()
+
+
+async def test_a_link_stands_at_the_first_rate_that_is_no_outage_until_its_trace_begins(tmp_path: Path) -> None:
+    log, clock = CsvLog(tmp_path / "shaping.csv", ShapingRow), ManualClock()
+    async with target(echo=True) as server:
+        shaper = UserspaceShaper(("127.0.0.1", server.port), [link(0.0, 80.0)], log, clock=clock)
+        reader, writer = await asyncio.open_connection(*(await shaper.start())["c0"])
+        writer.write(b"before")
+        assert await reader.readexactly(6) == b"before"
+        clock.advance_ns(5_000_000_000)
+        shaper.begin()
+        writer.write(b"after")
+        while not (rows := list(read_rows(tmp_path / "shaping.csv", ShapingRow))):
+            await asyncio.sleep(0.01)
+        assert [(row.ts, row.bw, row.actual_bw) for row in rows] == [(5_000_000_000, 0.0, 0.0)]
+        assert server.received == b"before"
+        clock.advance_ns(300_000_000)
+        assert await reader.readexactly(5) == b"after"
+        writer.close()
+        await shaper.close()
+    log.close()
 
 
 async def test_who_gives_up_in_an_outage_was_never_there() -> None:
@@ -246,6 +268,7 @@ async def test_a_row_that_is_written_late_tells_the_rate_in_force_then(tmp_path:
     log, clock = CsvLog(tmp_path / "shaping.csv", ShapingRow), ManualClock(5_000_000_000)
     shaper = UserspaceShaper(("127.0.0.1", 1), [link(10.0, 20.0, 30.0)], log, clock=clock)
     await shaper.start()
+    shaper.begin()
     clock.advance_ns(750_000_000)
     rows: list[ShapingRow] = []
     while len(rows) < 3:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from moonjelly import network
-from moonjelly.adaptation import UTILISATION, PlanView, Send, Stream, Unacknowledged, decide, next_variant
+from moonjelly.adaptation import PlanView, Send, Stream, Unacknowledged, decide, next_variant
 from moonjelly.clock import ManualClock, SkewedClock
 from moonjelly.network import (
-    DEFAULT_QUALITY,
-    DEFAULT_RESPONSE_BYTES,
     SETTLING_PINGS,
     ErrorBasedFilter,
     Exchange,
@@ -22,8 +20,7 @@ from moonjelly.network import (
     budgets,
     planned_budgets,
 )
-from moonjelly.planning.overhead import overhead_ms
-from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant, ms_to_ns, ns_to_ms
+from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant, ms_to_ns
 from network_shaping.pacing import Pacer
 from network_shaping.traces import Trace
 
@@ -195,54 +192,6 @@ def test_what_is_sent_is_allowed(
         assert arrives_in_time or is_probe
 
 
-@given(
-    rate_bps=st.floats(2e5, 2e8),
-    slo_ms=st.floats(20.0, 1_000.0),
-    fps=st.floats(0.5, 60.0),
-    rtt_ms=st.floats(0.0, 100.0),
-    lag_ms=st.floats(0.0, 20.0),
-    encode_ms=st.floats(0.0, 80.0),
-    measured_ms=st.floats(0.0, 20.0),
-    infer_ms=st.floats(0.5, 60.0),
-    factor=st.sampled_from((1.0, 1.5, 2.0)),
-    planned=st.integers(0, len(SIZES) - 1),
-)
-def test_where_nothing_is_uncertain_a_client_sends_the_size_that_its_plan_counts_with(
-    rate_bps: float,
-    slo_ms: float,
-    fps: float,
-    rtt_ms: float,
-    lag_ms: float,
-    encode_ms: float,
-    measured_ms: float,
-    infer_ms: float,
-    factor: float,
-    planned: int,
-) -> None:
-    """Only the share of the link that frames may fill is the client's own; answers, which the plan counts too, are its
-    reserve: with them it never counts with a larger frame."""
-    exact = FrameSizes(spread=0.0)
-    link = LinkEstimate(rate_bps, deviation=0.0, proven_bytes=1e6, rtt_ms=rtt_ms, age_ms=0.0, measured_age_ms=0.0)
-    plan = PlanView(True, planned, infer_ms, overhead_ms([measured_ms]), factor)
-    now = ClientInstant(NS_PER_S)
-    captured = ClientInstant(now - ms_to_ns(lag_ms))
-    preparation_ms = ns_to_ms(now - captured) + encode_ms
-    decision = decide(Stream(slo_ms, fps, SIZES), plan, link, (), exact, captured, now, encode_ms)
-
-    def counted(response_bytes: float) -> int | None:
-        """The largest size that leaves the time for the planned variant."""
-        frame_bytes = exact.of_variants(SIZES)
-        assume(all(abs(size * 8.0 * fps / (UTILISATION * rate_bps) - 1.0) > 1e-9 for size in frame_bytes))
-        rest = (rtt_ms, plan.overhead_ms, response_bytes, preparation_ms)
-        budget_ms = budgets(slo_ms, fps / UTILISATION, frame_bytes, rate_bps, *rest)
-        assume(all(abs(budget - factor * infer_ms) > 1e-6 for budget in budget_ms))
-        return next((size for size in range(planned, -1, -1) if budget_ms[size] >= factor * infer_ms), None)
-
-    sent = decision.variant if isinstance(decision, Send) and decision.jpeg_quality == DEFAULT_QUALITY else None
-    assert sent == counted(0.0)
-    assert (counted(DEFAULT_RESPONSE_BYTES) or 0) <= (sent or 0)
-
-
 @given(st.integers(0, 10), st.lists(st.floats(0.0, 200.0), min_size=11, max_size=11), st.floats(0.1, 100.0))
 def test_a_server_never_asks_for_more_than_the_plan(planned: int, budget_ms: list[float], infer_ms: float) -> None:
     asked = next_variant(planned, budget_ms, infer_ms)
@@ -259,6 +208,13 @@ def test_a_transfer_ends_when_its_bits_have_passed(
     assert end_s >= start_s
     carried = trace.delivered_bits(end_s) - trace.delivered_bits(start_s)
     assert math.isclose(carried, size_bits, rel_tol=1e-6, abs_tol=1.0 + 1e-9 * trace.delivered_bits(end_s))
+
+
+@given(st.floats(0.0, 1e4), st.integers(0, 50))
+def test_the_end_of_an_outage_is_found_however_it_is_rounded(begun_s: float, cycle: int) -> None:
+    trace = Trace.uniform("t", [0.0, 8e6], 0.3).begun_at(begun_s)
+    end_s = begun_s + 0.6 * cycle + 0.3
+    assert math.isclose(trace.up_s(end_s), end_s, abs_tol=1e-6)
 
 
 @given(rates, st.integers(0, 20_000), st.lists(st.tuples(st.floats(0.0, 0.5), st.integers(1, 60_000)), max_size=40))

@@ -45,8 +45,8 @@ FORBIDDEN_MODULES = {
     "secrets", "select", "signal", "socket", "subprocess", "threading", "time", "torch", "uuid",
 }  # fmt: skip
 ACTING_MODULES = {"asyncio", "multiprocessing", "random", "socket", "subprocess", "threading", "time"}
-ACTING = ("clock.py", "inference/", "models/", "rpc/", "scenes/", "sdk/")
-"""Where the library runs networks and draws pictures, or touches the wire."""
+ACTING = ("clock.py", "inference/", "models/", "pipe.py", "rpc/", "scenes/", "sdk/")
+"""Where the library runs networks and draws pictures, touches the wire, or listens to a parent."""
 GLOBAL_RANDOMNESS = re.compile(r"np\.random\.(?!default_rng|Generator|SeedSequence|PCG64)\w+")
 GENERATED = re.compile(r"_pb2(_grpc)?\.pyi?$")
 

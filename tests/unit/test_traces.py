@@ -70,6 +70,18 @@ class TestTrace:
         with pytest.raises(TraceError, match="begin at 0 and increase"):
             Trace("bad", (0.0, 2.0, 2.0), (1.0, 1.0, 1.0), 3.0)
 
+    def test_it_begins_when_it_is_told_to(self) -> None:
+        begun = self.TRACE.begun_at(7.25)
+        for since_s in (0.0, 0.5, 1.5, 2.25, 4.0):
+            assert begun.rate_bps(7.25 + since_s) == self.TRACE.rate_bps(since_s)
+
+    @pytest.mark.parametrize(("rates", "held"), [((4e6, 0.0), 4e6), ((0.0, 0.0, 2e6, 5e6), 2e6), ((0.0,), 0.0)])
+    def test_before_it_begins_it_stands_at_its_first_rate_that_is_no_outage(
+        self, rates: tuple[float, ...], held: float
+    ) -> None:
+        before = Trace.uniform("t", rates).held()
+        assert {before.rate_bps(second) for second in (0.0, 0.5, 1.0, 700.0)} == {held}
+
 
 class TestReaders:
     def test_one_value_per_line(self, tmp_path: Path) -> None:
@@ -237,6 +249,18 @@ class TestPacer:
     def test_an_outage_holds_even_the_bucket(self) -> None:
         pacer = Pacer(Trace.uniform("t", [8e6, 0.0, 8e6]), burst_bytes=10_000)
         assert pacer.reserve(1.5, 1_000) == pytest.approx(2.0)
+
+    def test_what_waits_when_the_trace_changes_goes_first(self) -> None:
+        pacer = Pacer(Trace.uniform("t", [8e6]))
+        assert pacer.reserve(10.0, 100_000) == pytest.approx(10.1)
+        pacer.follow(Trace.uniform("u", [0.0, 4e6]).begun_at(10.05), 10.05)
+        assert pacer.reserve(10.06, 50_000) == pytest.approx(11.05 + 0.1 + 0.1)
+
+    def test_what_was_saved_up_stays_when_the_trace_changes(self) -> None:
+        pacer = Pacer(Trace.uniform("t", [8e6]), burst_bytes=10_000)
+        pacer.follow(Trace.uniform("u", [4e6]).begun_at(1.0), 1.0)
+        assert pacer.reserve(1.0, 10_000) == pytest.approx(1.0)
+        assert pacer.reserve(1.0, 10_000) == pytest.approx(1.02)
 
     def test_chunks_are_a_few_milliseconds(self) -> None:
         assert Pacer(Trace.uniform("t", [8e6])).chunk_bytes(0.0) == 4_000

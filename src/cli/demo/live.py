@@ -21,7 +21,7 @@ _COLUMNS = {
 
 @dataclass
 class StatusReader:
-    """Collects the newest status line of each supervised child."""
+    """Collects the newest status line of each child that has a status pipe."""
 
     children: list[Child]
     latest: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 READY_TIMEOUT_S = 300.0
 _REGISTER_TIMEOUT_S = 120.0
-"""A client may begin in an outage of its trace."""
+"""A client's link may stand at a few kbit/s, and its machine may be busy."""
 _CONGESTION_CONTROL = "reno"
 """Between a client and its shaped link. One that paces (BBR, some hosts' default) holds single frames back: ADR 6."""
 _REFRESH_S = 0.5
@@ -42,10 +42,10 @@ def run_demo(settings: DemoSettings) -> int:
     settings.out.mkdir(parents=True, exist_ok=True)
     interrupted, overdue = False, []
     with Children(settings.out / "logs" / "processes") as children:
-        clients = start_all(console, children, settings)
+        network, clients = start_all(console, children, settings)
         try:
-            for client in clients:
-                client.begin()
+            for child in (network, *clients):  # one after the other: frame 0 meets second 0 of the traces
+                child.begin()
             overdue = watch(console, clients, settings)
         except KeyboardInterrupt:
             interrupted = True
@@ -78,8 +78,11 @@ def check_inputs(settings: DemoSettings) -> None:
         open_recording(settings.source).close()
 
 
-def start_all(console: Console, children: Children, settings: DemoSettings) -> list[Child]:
+def start_all(console: Console, children: Children, settings: DemoSettings) -> tuple[Child, list[Child]]:
     """Server, then the shaped links, then the clients; returns once every client is registered and warm.
+
+    Returns:
+        The shaped links, whose traces have not begun yet, and the clients.
 
     Raises:
         ProcessError: one of them did not start.
@@ -101,17 +104,23 @@ def start_all(console: Console, children: Children, settings: DemoSettings) -> l
         "network_shaping",
         ["relay", "--target", address, "--seed", str(settings.seed), "--out", str(out / "logs" / "network")]
         + [word for one in wanted for word in ("--link", f"{one.name}={at_random(settings.trace)}")],
+        pipes=("start",),
     )
     links = network.wait_ready(READY_TIMEOUT_S)["links"]
     drawing = "; they draw their scenes first" if is_scene(settings.source) else ""
     console.print(f"starting {len(wanted)} clients{drawing} …")
     clients = [
-        children.start(one.name, "client", client_arguments(settings, one, links[one.name]["port"]), supervised=True)
+        children.start(
+            one.name,
+            "client",
+            client_arguments(settings, one, links[one.name]["port"]),
+            pipes=("status", "start"),
+        )
         for one in wanted
     ]
     for client in clients:
         client.wait_ready(READY_TIMEOUT_S)
-    return clients
+    return network, clients
 
 
 def client_arguments(settings: DemoSettings, one: ClientSetting, port: int) -> list[str]:

@@ -13,11 +13,10 @@ from moonjelly.network.link import LinkEstimate, LinkState, estimate, observe
 from moonjelly.network.round_trip import SETTLING_PINGS, ping_pause_ns
 from moonjelly.network.transfer import (
     DEFAULT_RESPONSE_BYTES,
-    FIXED_OVERHEAD_MS,
     INITIAL_BANDWIDTH_BPS,
     answer_by_ns,
     budgets,
-    left_ms,
+    network_ms,
     observe_preparation,
     observe_response,
     planned_budgets,
@@ -26,7 +25,6 @@ from moonjelly.network.transfer import (
 __all__ = [
     "DEFAULT_QUALITY",
     "DEFAULT_RESPONSE_BYTES",
-    "FIXED_OVERHEAD_MS",
     "INITIAL_BANDWIDTH_BPS",
     "LEARN_SIZE_EVERY_NS",
     "SETTLING_PINGS",
@@ -41,7 +39,7 @@ __all__ = [
     "budgets",
     "captured_at_server",
     "estimate",
-    "left_ms",
+    "network_ms",
     "observe",
     "observe_preparation",
     "observe_response",

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import msgspec
-
 from moonjelly.network.exchange import Exchange
 from moonjelly.units import ClientInstant, ServerInstant
 
@@ -20,7 +18,8 @@ MAX_DRIFT_PPM = 100.0
 """Two free-running quartz clocks of 50 ppm each."""
 
 
-class ClockOffset(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class ClockOffset:
     """An estimate of ``server - client`` and its bound.
 
     Attributes:

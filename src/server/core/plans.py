@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec import structs
-
 from moonjelly.placement import Place, kept, newcomer, places
 from moonjelly.planning import keep_previous
 from moonjelly.planning.changes import RecentChanges
@@ -158,9 +156,7 @@ class Plans:
         update = told(place, self._planning.run, server_ms, self._state.latency_factor)
         session.planned_bandwidth_bps = session.snapshot_bandwidth_bps
         session.place = place
-        if same_place(session.plan, update):
-            session.plan = structs.replace(update, overhead_ms=session.plan.overhead_ms)
-            return
+        changed = not same_place(session.plan, update)
         session.plan = update
-        if session.stream is not None:
+        if changed and session.stream is not None:
             self._out.append(ev.Send(session.stream, update))
