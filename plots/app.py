@@ -106,7 +106,7 @@ def draw_policies(table: Table, out: Out = Path("plots/out"), total_iter: Iterat
 @app.command()
 def optimum(
     table: Annotated[Path, typer.Argument(help="compare.csv of simulate compare, or its folder")],
-    out: Out = Path("plots"),
+    out: Out = Path("plots/out"),
 ) -> None:
     """Planning policies against the optimum."""
     _save(
@@ -118,7 +118,7 @@ def optimum(
 @app.command("planning-time")
 def planning_times(
     table: Annotated[Path, typer.Argument(help="timings.csv of simulate timings, or its folder")],
-    out: Out = Path("plots"),
+    out: Out = Path("plots/out"),
 ) -> None:
     """Planning time against the number of clients."""
     _save(
@@ -129,7 +129,7 @@ def planning_times(
 @app.command("accuracy-misses")
 def accuracy_and_misses(
     table: Annotated[Path, typer.Argument(help="runs.csv of simulate trace, or its folder")],
-    out: Out = Path("plots"),
+    out: Out = Path("plots/out"),
 ) -> None:
     """Effective accuracy against miss rate, per system and trace."""
     _save(

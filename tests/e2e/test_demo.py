@@ -14,6 +14,7 @@ import pytest
 
 from moonjelly.telemetry import ShapingRow, read_rows
 from moonjelly.types import Outcome
+from tests.support.rtsp import rtsp_camera
 from tests.support.serving import ended_at_last, until
 
 FIXED_FIELDS = {
@@ -83,6 +84,19 @@ def test_an_outage_in_which_a_trace_begins_is_met_by_frames_not_by_registration(
     (begun, *_) = read_rows(out / "logs" / "network" / "shaping.csv", ShapingRow)
     assert begun.bw == 0.0
     assert json.loads((out / "summary.json").read_text())["frames_captured"] == 12
+    check_nothing_is_left(out)
+
+
+def test_a_camera_has_no_f1_and_is_summed_up_all_the_same(root: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    with rtsp_camera() as (_, url):
+        done = demo(root, "--source", url, "--clients", "1", "--seconds", "2", "--out", str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "effective F1 unknown" in done.stdout
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["effective_f1"] is None
+    assert summary["frames_captured"] == 2 * 12
+    assert (out / "report.html").exists()
     check_nothing_is_left(out)
 
 

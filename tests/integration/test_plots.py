@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from typer.main import get_command
 
 from cli.sweep_report import write_report
 from experiment_manager.table import collect_table
@@ -371,3 +372,10 @@ def test_a_drop_has_no_latency_to_speak_of() -> None:
     )
     (line, *_) = latency_cdf.draw({0: frames}).axes[0].get_lines()
     assert list(np.asarray(line.get_xdata(), float)) == [20.0, 110.0]
+
+
+def test_figures_go_where_no_source_lies() -> None:
+    commands = get_command(app).commands.values()  # type: ignore[attr-defined]
+    folders = [str(option.default) for command in commands for option in command.params if option.name == "out"]
+    assert len(folders) == len(commands)
+    assert all(re.fullmatch(r"plots/(out|fig_\d)", folder) for folder in folders), folders

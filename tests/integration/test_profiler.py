@@ -198,6 +198,7 @@ def test_f1_against_a_golden_variant_is_one_for_itself(zoo: Path, data_dir: Path
         ({"max_batch": 9}, ExecutorError, r"'tiny-\d+' at batch 1: .*batches up to 9"),
         ({"golden": "tiny-64"}, ConfigError, r"'golden' needs 'video'"),
         ({"runtime": "onnx", "coco": "x", "golden": "tiny-64"}, ConfigError, r"'coco' and 'golden' are ways"),
+        ({"accuracy": "x"}, ConfigError, r"'accuracy' = x does not exist"),
         ({"coco": "x"}, ConfigError, r"a simulated device has no accuracy of its own"),
         ({"runtime": "onnx", "coco": "x"}, ConfigError, r"x/instances\.json cannot be read"),
         ({"runtime": "onnx", "golden": "tiny-64", "video": "x.mp4"}, MoonjellyError, r"video x\.mp4 does not exist"),

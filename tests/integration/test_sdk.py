@@ -188,6 +188,12 @@ def test_impossible_options(options: dict[str, float], text: str) -> None:
         AsyncClient("localhost:1", **{"slo_ms": 100, "fps": 10, **options})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("target", ["", "box", "box:", ":10001", "box:http", "box:0", "127.0.0.1:75537"])
+def test_what_is_no_address_is_not_looked_for(target: str) -> None:
+    with pytest.raises(ConfigError, match=f"'{target}' is no address of a server; give host:port"):
+        AsyncClient(target, slo_ms=100, fps=10)
+
+
 async def test_a_wrong_array_is_an_error_and_costs_nothing() -> None:
     async with stub_server() as server, client_of(server) as client:
         with pytest.raises(FrameError, match=r"RGB array .* got float64 \(4, 4, 3\)"):

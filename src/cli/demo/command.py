@@ -18,7 +18,11 @@ app = typer.Typer(add_completion=False)
 def demo(
     zoo: Annotated[str, typer.Option(help="model zoo: a name below profiles/, or a directory")] = "synthetic",
     source: Annotated[
-        str, typer.Option(help="what the cameras see: a video, a folder of images, or 'synthetic'")
+        str,
+        typer.Option(
+            help="what the cameras see: video file, folder or .txt list of pictures, rtsp://... or /dev/videoN "
+            "(no F1 then), synthetic[:SEED]"
+        ),
     ] = "synthetic",
     trace: Annotated[
         str,

@@ -53,7 +53,8 @@ def run_demo(settings: DemoSettings) -> int:
     failed = [] if interrupted else complaints(clients, overdue)
     for fault in failed:
         console.print(f"[red]{escape(str(fault))}[/red]", soft_wrap=True)
-    console.print("computing F1 against the golden model and writing the report …")
+    compared = "" if is_live(settings.source) else "computing F1 against the golden model and "
+    console.print(f"{compared}writing the report …")
     from cli.demo.report import write_report  # these take a while to import: the run begins before
     from cli.demo.results import collect
 

@@ -34,7 +34,7 @@ class AsyncClient:
     """One camera's stream to a moonjelly server, with its deadline.
 
     Args:
-        target: ``host:port``.
+        target: ``host:port``, or another kind of gRPC target.
         slo_ms: end-to-end deadline, capture to result.
         fps: nominal capture rate, which planning reserves.
         name: shown in the server's logs.
@@ -70,8 +70,7 @@ class AsyncClient:
         for key, value in (("slo_ms", slo_ms), ("fps", fps), ("register_timeout_s", register_timeout_s)):
             if not 0.0 < value < float("inf"):
                 raise ConfigError(f"{key} = {value}: it must be a positive number")
-        if not target:
-            raise ConfigError("target is empty; give host:port of the server")
+        _check_address(target)
         self._clock: Clock = clock or MonotonicClock()
         self._session = Session(Identity(name, slo_ms, fps, group))
         self._connection = Connection(
@@ -342,6 +341,14 @@ async def _until_closed(
 def _tell(waiting: asyncio.Future[Send | None], choice: Send | None) -> None:
     if not waiting.done():  # it has waited too long, or nobody waits any more
         waiting.set_result(choice)
+
+
+def _check_address(target: str) -> None:
+    """Left to gRPC, a name without a port is looked for until the time is over, and a port that is too large wraps."""
+    host, _, port = target.rpartition(":")
+    numbered = port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16
+    if not (host and numbered) and "/" not in target:  # unix:/path and dns:///host:port are gRPC's to read
+        raise ConfigError(f"'{target}' is no address of a server; give host:port, with a port from 1 to 65535")
 
 
 def _read(certificates: Path | None) -> bytes | None:

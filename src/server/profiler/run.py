@@ -169,6 +169,8 @@ def _accuracies(
 
 def _known_accuracies(zoo: Zoo, variants: tuple[Variant, ...], file: Path | None) -> tuple[dict[str, float], str]:
     """Accuracies of a file, or those that the zoo came with: they do not depend on the device."""
+    if file is not None and not file.exists():
+        raise ConfigError(f"'accuracy' = {file} does not exist; name an accuracy.txt, or none to take the zoo's")
     keys = {variant.name: variant_key(variant, zoo.profile_key) for variant in variants}
     files = [zoo.profile_directory(kind) / "accuracy.txt" for kind in zoo.kinds()] if file is None else [file]
     for candidate in files:
