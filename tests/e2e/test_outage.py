@@ -19,7 +19,7 @@ import pytest
 
 from moonjelly.telemetry import FrameRow, ServerFrameRow, read_rows
 from moonjelly.types import Outcome
-from tests.support.serving import ended_at_last, environment, running_server, until
+from tests.support.serving import PATIENCE_S, ended_at_last, environment, running_server, until
 
 FPS, SLO_MS = 15, 1_000
 
@@ -51,7 +51,11 @@ def test_a_session_survives_an_outage_and_nothing_stale_is_processed(tmp_path: P
         began_ns = time.monotonic_ns()
         until(lambda: "RECONNECTING" in (tmp_path / "errors").read_text(), "the outage was not noticed")
         lasted = counted(",SKIPPED,") + FPS * outage_s - 2 * FPS
-        until(lambda: counted(",SKIPPED,") >= lasted, "frames are captured all the time")
+        until(
+            lambda: counted(",SKIPPED,") >= lasted,
+            lambda: f"frames are captured all the time; the client said: {(tmp_path / 'errors').read_text()}",
+            outage_s + PATIENCE_S / 2,
+        )
         ended_ns = time.monotonic_ns()
         before = counted(",ON_TIME,")
         psutil.Process(relay.pid).resume()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import math
 import os
 import random
 import re
@@ -112,6 +113,7 @@ def free_port() -> int:
 
 PATIENCE_S = 200.0
 """Long enough for any machine; a test's own time limit may be lost where it interrupts gRPC."""
+LOOK_EVERY_S = 0.05
 
 
 def counting(first: int = 1) -> Iterator[int]:
@@ -127,11 +129,12 @@ def until(
     why: str | Callable[[], str] = "what was waited for never came",
     patience_s: float = PATIENCE_S / 2,
 ) -> None:
-    """Wait for what must come."""
-    deadline = time.monotonic() + patience_s
+    """Wait for what must come. Patience is counted in looks: a machine that stands still for a minute costs one."""
+    looks = math.ceil(patience_s / LOOK_EVERY_S)
     while not condition():
-        assert time.monotonic() < deadline, why if isinstance(why, str) else why()
-        time.sleep(0.05)  # the state of another process has no event to wait for
+        looks -= 1
+        assert looks > 0, why if isinstance(why, str) else why()
+        time.sleep(LOOK_EVERY_S)  # the state of another process has no event to wait for
 
 
 @contextlib.contextmanager
