@@ -51,7 +51,7 @@ def settle(
     participants: Sequence[Participant],
     *,
     zoo: str,
-    seconds: float,
+    seconds: float | None,
     plans: Path,
     into: Path,
     score: bool = True,
@@ -62,7 +62,8 @@ def settle(
     Args:
         participants: every client, also one that wrote nothing.
         zoo: whose best variant is the golden model.
-        seconds: nominal length after the warm-up: a client should have captured the frames of that time.
+        seconds: nominal length after the warm-up: a client should have captured the frames of that time; ``None`` of a
+            run that the user cut short: those that were captured are all.
         plans: the server's ``plans.csv``, beside its ``frame_stats.csv``; may be missing.
         into: folder of the run.
         score: compare detections with the golden model's; ``False`` where there are none (simulated executors).
@@ -73,7 +74,7 @@ def settle(
     quality: dict[int, F1] = {}
     answered, every = MatchCounts(), MatchCounts()
     for one in participants:
-        nominal_frames = ticks_after(warmup_s, seconds, one.fps)
+        nominal_frames = None if seconds is None else ticks_after(warmup_s, seconds, one.fps)
         infos[one.client_id] = ClientInfo(one.slo_ms, one.fps, one.name, nominal_frames)
         if not one.frame_log.exists():
             continue

@@ -696,6 +696,16 @@ class TestDevices:
         reason = f"it holds a frame whose deadline passed more than {HANG_NS // NS_PER_S} s ago"
         assert restarts[0] == ev.RestartDevice(0, reason)
 
+    def test_a_host_that_was_suspended_reads_its_answers_first(self, world: World) -> None:
+        world.frame(1, 1)
+        world.now_ns += 60 * NS_PER_S
+        world.emit(ev.Woken())
+        world.finish(*world.all(ev.SubmitFrame))
+        for _ in range(30):
+            world.pass_ms(500)
+            world.plan()
+        assert not world.all(ev.RestartDevice)
+
     def test_a_frame_with_a_far_deadline_may_be_held_until_then(self, world: World) -> None:
         world.join(2, slo_ms=30_000.0)
         world.plan()

@@ -33,8 +33,13 @@ class Results:
     pictures: tuple[Picture, ...]
 
 
-def collect(settings: DemoSettings) -> Results:
-    """Read the logs, compare with the golden model unless the source is live, write ``summary.json``."""
+def collect(settings: DemoSettings, cut_short: bool = False) -> Results:
+    """Read the logs, compare with the golden model unless the source is live, write ``summary.json``.
+
+    Args:
+        settings: of the run.
+        cut_short: the user has stopped it: what was not captured any more is not missed.
+    """
     zoo = load_zoo(settings.zoo)
     live = is_live(settings.source)  # nobody can look at a camera's frames again
     participants = [
@@ -51,7 +56,7 @@ def collect(settings: DemoSettings) -> Results:
     summary = settle(
         participants,
         zoo=settings.zoo,
-        seconds=settings.seconds,
+        seconds=None if cut_short else settings.seconds,
         plans=settings.out / "logs" / "server" / "plans.csv",
         into=settings.out,
         score=not live,

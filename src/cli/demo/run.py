@@ -58,7 +58,7 @@ def run_demo(settings: DemoSettings) -> int:
     from cli.demo.report import write_report  # these take a while to import: the run begins before
     from cli.demo.results import collect
 
-    results = collect(settings)
+    results = collect(settings, cut_short=interrupted)
     report = write_report(settings, results)
     print_summary(console, results, report)
     return 1 if failed or interrupted else 0

@@ -25,6 +25,7 @@ class DeviceState:
         overhead_ms: dispatch, decoding and answering, smoothed.
         responses: what answering alone takes.
         frames: keys of its frames by slot.
+        hangs_since_ns: when it was first seen to hold a frame far beyond its deadline; ``None``: it does not.
     """
 
     device_id: int
@@ -37,6 +38,7 @@ class DeviceState:
     overhead_ms: float = 0.0
     responses: Tail = NO_TAIL
     frames: dict[int, int] = field(default_factory=dict)
+    hangs_since_ns: int | None = None
 
     def observe(self, overhead_ms: float, respond_ms: float) -> None:
         """Take in one frame's times."""

@@ -15,6 +15,8 @@ from server.core.state import State
 
 HANG_NS = 10 * NS_PER_S
 """A device that holds a frame for so long after its deadline hangs. Until then a dispatcher may have its reasons."""
+LOOK_AGAIN_NS = NS_PER_S
+"""Between the two looks that the verdict takes: a host that was suspended has not read what its executors answered."""
 
 
 class Executors:
@@ -101,7 +103,11 @@ class Executors:
         """Have each executor replaced that holds a frame far beyond its deadline."""
         for device in self._devices:
             held = (self._frames.get(key) for key in device.frames.values())
-            if device.up and any(one is not None and now_ns - one.deadline_ns > HANG_NS for one in held):
+            if not (device.up and any(one is not None and now_ns - one.deadline_ns > HANG_NS for one in held)):
+                device.hangs_since_ns = None
+            elif device.hangs_since_ns is None:
+                device.hangs_since_ns = now_ns
+            elif now_ns - device.hangs_since_ns >= LOOK_AGAIN_NS:
                 reason = f"it holds a frame whose deadline passed more than {HANG_NS / NS_PER_S:.0f} s ago"
                 self._out.append(ev.RestartDevice(device.device_id, reason))
 
