@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import simplejpeg
 
 from moonjelly.errors import FrameError
-from moonjelly.inference.preprocess import DecodeLimits, decode, header, resize
+from moonjelly.inference.preprocess import DecodeLimits, announced, decode, header, resize
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -52,8 +56,41 @@ def test_any_buffer_will_do() -> None:
         assert np.array_equal(decode(buffer, 32), decode(data, 32))
 
 
-def test_the_header_is_read_without_decoding() -> None:
-    assert header(jpeg(48, 64)) == (64, 48)
+@pytest.mark.parametrize("read", [header, announced])
+def test_the_size_is_read_without_decoding(read: Callable[[bytes], tuple[int, int]]) -> None:
+    assert read(jpeg(48, 64)) == (64, 48)
+    with pytest.raises(FrameError, match="frame is 64 x 48; at most 63 a side"):
+        read(jpeg(48, 64), DecodeLimits(max_side=63))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_pictures_of_another_encoder_announce_their_size(progressive: bool) -> None:
+    done, encoded = cv2.imencode(".jpg", picture(70, 90), [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])
+    assert done
+    assert announced(encoded.tobytes()) == announced(memoryview(encoded.tobytes())) == (90, 70)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"not a jpeg at all", "it does not begin as one"),
+        (b"\xff\xd8", "it ends before its size"),
+        (b"\xff\xd8\xff\xe0\x00\x10JFIF", "it ends before its size"),
+        (b"\xff\xd8\xff\xe0\x00\x03.JFIF", "byte 7 should begin a marker and is 74"),
+        (b"\xff\xd8\xff\xda\x00\x08", "marker 0xda stands before its size"),
+    ],
+)
+def test_what_announces_no_size_is_refused_in_words(data: bytes, words: str) -> None:
+    with pytest.raises(FrameError, match=f"frame of {len(data)} bytes is no readable JPEG: {words}"):
+        announced(data)
+
+
+def test_real_pictures_announce_their_size(data_dir: Path) -> None:
+    pictures = sorted((data_dir / "coco").rglob("*.jpg"))
+    assert pictures
+    for place in pictures:
+        data = place.read_bytes()
+        assert announced(data) == header(data)
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8\xff", b"not a jpeg at all", b"\x89PNG\r\n\x1a\n" + b"\0" * 64])

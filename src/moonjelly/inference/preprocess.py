@@ -5,6 +5,7 @@ The header is read first, so that a few bytes cannot make anybody allocate gigab
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -13,6 +14,7 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from moonjelly.errors import FrameError
+from moonjelly.inference import jpeg
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +35,36 @@ class DecodeLimits:
 DEFAULT_LIMITS = DecodeLimits()
 
 
-def header(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[int, int]:
-    """Width and height that a JPEG's header gives; the picture is not decoded.
+def announced(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Width and height that a JPEG announces; its header is not checked beyond that.
 
     Raises:
         FrameError: it is no JPEG, or exceeds ``limits``.
     """
+    return _size(jpeg.size, data, limits)
+
+
+def header(data: bytes | memoryview, limits: DecodeLimits = DEFAULT_LIMITS) -> tuple[int, int]:
+    """Width and height that a JPEG's header gives, as its decoder reads it; the picture is not decoded.
+
+    Raises:
+        FrameError: it is no JPEG, or exceeds ``limits``.
+    """
+    return _size(_decoders_size, data, limits)
+
+
+def _decoders_size(data: bytes | memoryview) -> tuple[int, int]:
+    height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+    return width, height
+
+
+def _size(
+    read: Callable[[bytes | memoryview], tuple[int, int]], data: bytes | memoryview, limits: DecodeLimits
+) -> tuple[int, int]:
     if len(data) > limits.max_bytes:
         raise FrameError(f"frame has {len(data)} bytes; at most {limits.max_bytes} are allowed")
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(data)
+        width, height = read(data)
     except ValueError as fault:
         raise FrameError(f"frame of {len(data)} bytes is no readable JPEG: {fault}") from None
     if max(width, height) > limits.max_side or width * height > limits.max_pixels:

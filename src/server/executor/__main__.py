@@ -116,8 +116,7 @@ def _intake(
     limits = DecodeLimits(max_bytes=configure.slot_bytes, max_pixels=configure.max_pixels)
 
     def check_frame(submit: ipc.Submit) -> None:
-        with arena.marked(submit.slot):
-            check(arena.read(submit.slot, submit.length), submit, limits)
+        check(arena.read(submit.slot, submit.length), submit, limits)
 
     def prepare_frame(submit: ipc.Submit) -> NDArray[np.uint8]:
         size = zoos[loop.active.group].variants[loop.active.variant].input_size

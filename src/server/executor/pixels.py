@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moonjelly.errors import FrameError
-from moonjelly.inference.preprocess import DecodeLimits, decode, header, resize
+from moonjelly.inference.preprocess import DecodeLimits, announced, decode, resize
 from server import ipc
 
 
 def check(data: memoryview, submit: ipc.Submit, limits: DecodeLimits) -> None:
-    """Look at the header only: all that a device needs that does not look at pixels.
+    """Look at the announced size only: all that a device needs that does not look at pixels.
 
     Raises:
         FrameError: no JPEG, too large a picture, or not of the announced size.
     """
-    width, height = header(data, limits)
+    width, height = announced(data, limits)
     if (width, height) != (submit.width, submit.height):
         raise FrameError(
             f"frame {submit.frame_id} was announced as {submit.width}x{submit.height} but its picture is "
