@@ -18,7 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moonjelly.network import DEFAULT_QUALITY, FrameSizes, LinkEstimate
+from moonjelly.network import DEFAULT_QUALITY, FrameSizes, LinkEstimate, left_ms
 from moonjelly.units import ClientInstant, ns_to_ms, transfer_ms
 
 REDUCED_QUALITIES = (75, 60, 45, 30)
@@ -176,18 +176,10 @@ def decide(
         return Skip(SkipReason.STALLED)
     if not link.known:
         return _first_frame(stream, in_flight, sizes)
-    moment = _Moment(
-        link,
-        in_flight,
-        sizes,
-        now,
-        encode_ms,
-        left_ms=stream.slo_ms - ns_to_ms(now - captured) - encode_ms - link.rtt_ms - link.jitter_ms - plan.overhead_ms,
-        room_bytes=MAX_UNACKNOWLEDGED_BYTES - sum(frame.size_bytes for frame in in_flight),
-    )
+    moment = _Moment(link, in_flight, sizes, captured, now)
     rate_bps = _bounded_rate_bps(link.cautious_bps(CAUTION), link, in_flight, now, doubt=1.0)
     queue_ms = _queue_ms(in_flight, rate_bps, now, encode_ms)
-    if sent := _sustained(stream, plan, moment, rate_bps, queue_ms, margin_ms):
+    if sent := _sustained(stream, plan, moment, encode_ms, rate_bps, queue_ms, margin_ms):
         return sent
     if tried := _tried(stream, plan, moment, encode_ms if likely_encode_ms is None else likely_encode_ms, probing):
         return tried
@@ -244,27 +236,39 @@ class _Moment:
         link: estimate as of ``now``.
         in_flight: unacknowledged frames, oldest first.
         sizes: learnt frame sizes.
+        captured: when it was captured.
         now: the present.
-        encode_ms: that encoding it takes at most.
-        left_ms: of its deadline for uplink, waiting and inference, if encoding it takes ``encode_ms``.
-        room_bytes: that may still be sent unacknowledged.
     """
 
     link: LinkEstimate
     in_flight: Sequence[Unacknowledged]
     sizes: FrameSizes
+    captured: ClientInstant
     now: ClientInstant
-    encode_ms: float
-    left_ms: float
-    room_bytes: int
+
+    @property
+    def room_bytes(self) -> int:
+        """That may still be sent unacknowledged."""
+        return MAX_UNACKNOWLEDGED_BYTES - sum(frame.size_bytes for frame in self.in_flight)
+
+    def left_ms(self, stream: Stream, plan: PlanView, encode_ms: float) -> float:
+        """Of its deadline for uplink, waiting and inference, if encoding it takes ``encode_ms``; as plans count it."""
+        preparation_ms = ns_to_ms(self.now - self.captured) + encode_ms
+        return left_ms(stream.slo_ms, preparation_ms, self.link.rtt_ms, plan.overhead_ms) - self.link.jitter_ms
 
 
 def _sustained(
-    stream: Stream, plan: PlanView, moment: _Moment, rate_bps: float, queue_ms: float, margin_ms: float
+    stream: Stream,
+    plan: PlanView,
+    moment: _Moment,
+    encode_ms: float,
+    rate_bps: float,
+    queue_ms: float,
+    margin_ms: float,
 ) -> Send | None:
     """The largest frame that a link of ``rate_bps`` carries in time, behind ``queue_ms``, and at the nominal rate."""
-    link, sizes = moment.link, moment.sizes
-    most_wait_ms = moment.left_ms - margin_ms - plan.latency_factor * plan.infer_ms
+    link, sizes, room_bytes = moment.link, moment.sizes, moment.room_bytes
+    most_wait_ms = moment.left_ms(stream, plan, encode_ms) - margin_ms - plan.latency_factor * plan.infer_ms
     for variant, quality in _ladder(stream, plan):
         step_before = sizes.expected_bytes(stream.input_sizes[max(0, variant - 1)])
         size = sizes.expected_bytes(stream.input_sizes[variant], quality)
@@ -272,8 +276,8 @@ def _sustained(
         wait_ms = queue_ms + transfer_ms(likely, rate_bps)
         carried = likely * 8.0 * stream.fps <= UTILISATION * rate_bps
         proven = size <= GROWTH * link.proven_bytes or step_before <= PROVEN_SLACK * link.proven_bytes
-        if carried and proven and likely <= moment.room_bytes and wait_ms <= most_wait_ms:
-            return Send(variant, quality, size, moment.encode_ms + wait_ms + link.rtt_ms / 2)
+        if carried and proven and likely <= room_bytes and wait_ms <= most_wait_ms:
+            return Send(variant, quality, size, encode_ms + wait_ms + link.rtt_ms / 2)
     return None
 
 
@@ -289,8 +293,8 @@ def _tried(stream: Stream, plan: PlanView, moment: _Moment, encode_ms: float, pr
     variant, quality = _ladder(stream, plan)[-1]
     size = moment.sizes.expected_bytes(stream.input_sizes[variant], quality)
     wait_ms = _queue_ms(in_flight, rate_bps, moment.now, encode_ms) + transfer_ms(size, rate_bps)
-    needed_ms = encode_ms - moment.encode_ms + wait_ms + min(plan.infer_ms, FALLBACK_INFER_MS)
-    in_time = needed_ms <= moment.left_ms and size <= moment.room_bytes
+    needed_ms = wait_ms + min(plan.infer_ms, FALLBACK_INFER_MS)
+    in_time = needed_ms <= moment.left_ms(stream, plan, encode_ms) and size <= moment.room_bytes
     # What is believed of a link that carries nothing is soon out of date: now and then a frame is sent to see.
     if in_time or (probing and not in_flight and link.measured_age_ms > PROBE_AFTER_MS):
         return Send(variant, quality, size, encode_ms + wait_ms + link.rtt_ms / 2)

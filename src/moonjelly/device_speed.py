@@ -22,7 +22,8 @@ its estimated speed nothing fits) is not measured: then the estimate slowly retu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from moonjelly.units import NS_PER_MS, NS_PER_S
 
@@ -60,8 +61,7 @@ _SPEEDS = tuple(round(STEP**steps, 3) for steps in range(MAX_STEPS + 1))
 _LOG_STEP = -math.log(STEP)
 
 
-@dataclass(frozen=True, slots=True)
-class _Run:
+class _Run(msgspec.Struct, frozen=True):
     """Batches in a row that all took longer than believed.
 
     Attributes:
@@ -78,8 +78,7 @@ class _Run:
 _NO_RUN = _Run()
 
 
-@dataclass(frozen=True, slots=True)
-class DeviceSpeed:
+class DeviceSpeed(msgspec.Struct, frozen=True):
     """The estimate of one device.
 
     Attributes:
@@ -150,7 +149,7 @@ def recovered(state: DeviceSpeed, now_ns: int) -> DeviceSpeed:
         return state
     kept = math.exp(-idle_ns / IDLE_NS)
     held = 1.0 + (state.held - 1.0) * kept
-    return replace(
+    return msgspec.structs.replace(
         state,
         steps=_steps(held, state.steps),
         slowdown=1.0 + (max(1.0, state.slowdown) - 1.0) * kept,

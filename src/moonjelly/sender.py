@@ -1,7 +1,8 @@
 """What a client knows of its link and of its frames, and how it decides by it: one object, live and simulated.
 
-It joins the steps of :mod:`moonjelly.network`, :mod:`moonjelly.adaptation`, :mod:`moonjelly.outage` and
-:mod:`moonjelly.safety_margin`. Who uses it keeps the frames that are in flight, and the connection.
+It joins the steps of :mod:`moonjelly.network`, :mod:`moonjelly.adaptation`, :mod:`moonjelly.preparation`,
+:mod:`moonjelly.outage` and :mod:`moonjelly.safety_margin`. Who uses it keeps the frames that are in flight, and the
+connection.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from moonjelly import adaptation, network, outage, safety_margin
 from moonjelly.adaptation import PlanView, Send, Skip, Stream, Unacknowledged
 from moonjelly.network import Exchange, FrameSizes, LinkEstimate, LinkState
 from moonjelly.outage import Silence
+from moonjelly.preparation import Preparation
 from moonjelly.types import Outcome
 from moonjelly.units import ClientInstant
 
@@ -33,6 +35,7 @@ class Sender:
         self.sizes = FrameSizes()
         self.margin_ms = 0.0
         self._slo_ms = slo_ms
+        self._preparation = Preparation()
         self._silence = Silence()
 
     def estimate(self, now: ClientInstant) -> LinkEstimate:
@@ -46,29 +49,38 @@ class Sender:
         in_flight: Sequence[Unacknowledged],
         captured: ClientInstant,
         now: ClientInstant,
-        encode_ms: float,
-        likely_encode_ms: float | None = None,
         probing: bool = True,
     ) -> Send | Skip:
         """What to do with the frame captured at ``captured``; see :func:`moonjelly.adaptation.decide`."""
-        link = self.estimate(now)
-        return adaptation.decide(
+        decision = adaptation.decide(
             stream,
             plan,
-            link,
+            self.estimate(now),
             in_flight,
             self.sizes,
             captured,
             now,
-            encode_ms,
-            likely_encode_ms,
+            self._preparation.expected_ms(now),
+            self._preparation.likely_ms(now),
             self.margin_ms,
             probing,
         )
+        if isinstance(decision, Send):
+            self._preparation.choose(captured, now)
+        return decision
 
-    def encoded(self, input_size: int, quality: int, size_bytes: int) -> None:
-        """A frame has been encoded to be sent."""
+    def encoded(
+        self,
+        input_size: int,
+        quality: int,
+        size_bytes: int,
+        captured: ClientInstant,
+        now: ClientInstant,
+        took_ms: float,
+    ) -> None:
+        """The frame captured at ``captured`` has been encoded to be sent, which took ``took_ms``."""
         self.sizes = network.observe_size(self.sizes, input_size, quality, size_bytes)
+        self._preparation.finish(captured, now, took_ms)
 
     def asked(self, link: LinkEstimate, in_flight: Sequence[Unacknowledged], now: ClientInstant) -> None:
         """A frame or a ping has been handed to the stream: the server answers at once.

@@ -7,7 +7,7 @@ processors are shared, a batch that takes 5 ms on average takes 10 ms every twen
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from moonjelly.units import NS_PER_MS
 
@@ -15,32 +15,34 @@ WINDOW = 64
 """Times that are remembered."""
 BEYOND = 3
 """So many of them may lie beyond the tail: one in twenty, and no single stall makes a tail."""
+STEP_NS = NS_PER_MS // 10
+"""Times are remembered in whole steps of this, a byte each: what every batch and every answer copies stays small."""
 MOST_NS = 20 * NS_PER_MS
 """What lies beyond that is a hiccup of the host; who kept that much free would never be in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tail:
+class Tail(msgspec.Struct, frozen=True):
     """Of the latest :data:`WINDOW` times.
 
     Attributes:
-        recent_ns: those times, the oldest first; none below 0, none above :data:`MOST_NS`.
+        recent: those times, the oldest first, in steps of :data:`STEP_NS` rounded down; none above :data:`MOST_NS`.
         ns: exceeded by at most :data:`BEYOND` of them; 0 while there are no more than that.
     """
 
-    recent_ns: tuple[int, ...] = ()
+    recent: bytes = b""
     ns: int = 0
 
     def after(self, time_ns: int) -> Tail:
         """With one more time; below 0 it counts as 0."""
-        latest_ns = min(max(0, time_ns), MOST_NS)
-        recent_ns = (*self.recent_ns[1 - WINDOW :], latest_ns)
-        if len(self.recent_ns) == WINDOW:
-            gone_ns = self.recent_ns[0]
-            if latest_ns == gone_ns or (latest_ns <= self.ns and gone_ns < self.ns):
-                return Tail(recent_ns, self.ns)  # most often: spares every batch and answer the sorting
-        return Tail(recent_ns, sorted(recent_ns)[-1 - BEYOND] if len(recent_ns) > BEYOND else 0)
+        latest = min(max(0, time_ns), MOST_NS) // STEP_NS
+        recent = self.recent[1 - WINDOW :] + _BYTES[latest]
+        if len(self.recent) == WINDOW:
+            gone, tail = self.recent[0], self.ns // STEP_NS
+            if latest == gone or (latest <= tail and gone < tail):
+                return Tail(recent, self.ns)  # most often: spares every batch and answer the sorting
+        return Tail(recent, sorted(recent)[-1 - BEYOND] * STEP_NS if len(recent) > BEYOND else 0)
 
 
+_BYTES = tuple(bytes((step,)) for step in range(MOST_NS // STEP_NS + 1))
 NO_TAIL = Tail()
 """Before anything is measured."""

@@ -22,9 +22,7 @@ ASSUMED_BPS = 10e6
 class Adapter(Protocol):
     """The deciding part of one client."""
 
-    def choose(
-        self, captured: ClientInstant, now: ClientInstant, encode_ms: float, probing: bool = True
-    ) -> Send | Skip:
+    def choose(self, captured: ClientInstant, now: ClientInstant, probing: bool = True) -> Send | Skip:
         """What to do with a frame; ``probing``: see :func:`moonjelly.adaptation.decide`."""
         ...
 
@@ -32,8 +30,16 @@ class Adapter(Protocol):
         """Whether a frame that is not sent for ``reason`` stays on hand."""
         ...
 
-    def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
-        """A frame has been handed to the stream; frames are acknowledged in this order."""
+    def sent(
+        self,
+        captured: ClientInstant,
+        input_size: int,
+        quality: int,
+        size_bytes: int,
+        now: ClientInstant,
+        encode_ms: float,
+    ) -> None:
+        """A frame that was encoded in ``encode_ms`` has been handed to the stream; acknowledged in this order."""
         ...
 
     def acknowledged(self, exchange: Exchange) -> None:
@@ -88,19 +94,25 @@ class AdaptiveClient:
         self._in_flight: deque[Unacknowledged] = deque()
         self._unanswered_pings = 0
 
-    def choose(
-        self, captured: ClientInstant, now: ClientInstant, encode_ms: float, probing: bool = True
-    ) -> Send | Skip:
+    def choose(self, captured: ClientInstant, now: ClientInstant, probing: bool = True) -> Send | Skip:
         """See :class:`Adapter`."""
-        return self._sender.choose(self._stream, self._view, self._in_flight, captured, now, encode_ms, probing=probing)
+        return self._sender.choose(self._stream, self._view, self._in_flight, captured, now, probing)
 
     def keeps(self, reason: SkipReason) -> bool:
         """See :class:`Adapter`."""
         return reason.may_pass
 
-    def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
+    def sent(
+        self,
+        captured: ClientInstant,
+        input_size: int,
+        quality: int,
+        size_bytes: int,
+        now: ClientInstant,
+        encode_ms: float,
+    ) -> None:
         """See :class:`Adapter`."""
-        self._sender.encoded(input_size, quality, size_bytes)
+        self._sender.encoded(input_size, quality, size_bytes, captured, now, encode_ms)
         self._in_flight.append(Unacknowledged(size_bytes, now))
         self._sender.asked(self._sender.estimate(now), self._in_flight, now)
 
@@ -172,9 +184,7 @@ class JellyfishClient:
         self._filter = ErrorBasedFilter()
         self._in_flight: deque[int] = deque()
 
-    def choose(
-        self, captured: ClientInstant, now: ClientInstant, encode_ms: float, probing: bool = True
-    ) -> Send | Skip:
+    def choose(self, captured: ClientInstant, now: ClientInstant, probing: bool = True) -> Send | Skip:
         """See :class:`Adapter`."""
         if not self._view.placed:
             return Skip(SkipReason.REJECTED)
@@ -190,7 +200,15 @@ class JellyfishClient:
         """A Jellyfish client drops what it does not send."""
         return False
 
-    def sent(self, input_size: int, quality: int, size_bytes: int, now: ClientInstant) -> None:
+    def sent(
+        self,
+        captured: ClientInstant,
+        input_size: int,
+        quality: int,
+        size_bytes: int,
+        now: ClientInstant,
+        encode_ms: float,
+    ) -> None:
         """See :class:`Adapter`."""
         self._in_flight.append(input_size)
 

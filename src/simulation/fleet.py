@@ -146,7 +146,7 @@ class Fleet:
         self._skip(client, client.on_hand.given_up(captured))
         decision: Send | Skip = Skip(SkipReason.OUTAGE)
         if client.connected:
-            decision = client.adapter.choose(captured, captured, self._encode_ms(self._sizes[-1]))
+            decision = client.adapter.choose(captured, captured)
         if isinstance(decision, Send):
             self._encode(client, frame_id, captured, decision, now_ns)
             return
@@ -162,7 +162,7 @@ class Fleet:
             return
 
         def choose(captured: ClientInstant) -> Send | None:
-            decision = client.adapter.choose(captured, now, self._encode_ms(self._sizes[-1]), probing=False)
+            decision = client.adapter.choose(captured, now, probing=False)
             return decision if isinstance(decision, Send) else None
 
         found = client.on_hand.next_to_send(choose, now)
@@ -205,7 +205,8 @@ class Fleet:
             return
         frame.sent = client.clock(now_ns)
         frame.bandwidth_bps, frame.rtt_ms, frame.offset = client.adapter.report(frame.sent)
-        client.adapter.sent(self._sizes[frame.variant], frame.quality, frame.size_bytes, frame.sent)
+        side = self._sizes[frame.variant]
+        client.adapter.sent(frame.captured, side, frame.quality, frame.size_bytes, frame.sent, frame.encode_ms)
         self._arm(client)
         at_ns = client.transmit(now_ns, frame.size_bytes, int(client.spec.up_delay_ns[frame.frame_id]))
         if at_ns is not None:

@@ -15,7 +15,7 @@ from moonjelly.placement import Place, Running, asked_variant, is_broken, link_c
 from moonjelly.planning import Assignment, Client, Device, Plan, Policy, Problem, check
 from moonjelly.planning.cadence import asked_run_ns, periodic_run_ns
 from moonjelly.planning.changes import RecentChanges
-from moonjelly.planning.overhead import overhead_ms, preparation_beyond_ms, smoothed_ms
+from moonjelly.planning.overhead import overhead_ms, smoothed_ms
 from moonjelly.profiles import Profile
 from moonjelly.telemetry import PlanRow
 from moonjelly.types import DEFAULT_GROUP
@@ -264,7 +264,7 @@ class SimulatedServer:
             session.bandwidth_bps,
             session.rtt_ms,
             self.overhead_ms,
-            preparation_ms=preparation_beyond_ms(session.preparation_ms),
+            preparation_ms=session.preparation_ms,
         )
 
     def _planned_budgets(self, session: Session) -> tuple[float, ...]:

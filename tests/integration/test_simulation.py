@@ -104,7 +104,7 @@ def test_a_slow_client_is_planned_a_variant_that_its_frames_can_be_sized_for() -
     options = dataclasses.replace(SMALL, slo_ms=(100.0,), timing=dataclasses.replace(SMALL.timing, encode_ms=25.0))
     workload, rows, summary = simulate(options, GOOD, OURS)
     assert summary.miss_rate == 0.0
-    assert accuracy_as_sized(workload, rows) > 0.9 * summary.effective_accuracy
+    assert accuracy_as_sized(workload, rows) > 0.95 * summary.effective_accuracy
 
 
 def test_an_outage_costs_little_more_than_itself() -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from moonjelly import network
-from moonjelly.adaptation import PlanView, Send, Stream, Unacknowledged, decide, next_variant
+from moonjelly.adaptation import UTILISATION, PlanView, Send, Stream, Unacknowledged, decide, next_variant
 from moonjelly.clock import ManualClock, SkewedClock
 from moonjelly.network import (
+    DEFAULT_QUALITY,
+    DEFAULT_RESPONSE_BYTES,
     SETTLING_PINGS,
     ErrorBasedFilter,
     Exchange,
@@ -20,7 +22,8 @@ from moonjelly.network import (
     budgets,
     planned_budgets,
 )
-from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant, ms_to_ns
+from moonjelly.planning.overhead import overhead_ms
+from moonjelly.units import NS_PER_S, ClientInstant, ServerInstant, ms_to_ns, ns_to_ms
 from network_shaping.pacing import Pacer
 from network_shaping.traces import Trace
 
@@ -190,6 +193,54 @@ def test_what_is_sent_is_allowed(
         arrives_in_time = lag_ms + decision.arrives_in_ms + rtt_ms / 2 + plan.infer_ms + plan.overhead_ms <= slo_ms
         is_probe = not in_flight and age_ms > 500.0
         assert arrives_in_time or is_probe
+
+
+@given(
+    rate_bps=st.floats(2e5, 2e8),
+    slo_ms=st.floats(20.0, 1_000.0),
+    fps=st.floats(0.5, 60.0),
+    rtt_ms=st.floats(0.0, 100.0),
+    lag_ms=st.floats(0.0, 20.0),
+    encode_ms=st.floats(0.0, 80.0),
+    measured_ms=st.floats(0.0, 20.0),
+    infer_ms=st.floats(0.5, 60.0),
+    factor=st.sampled_from((1.0, 1.5, 2.0)),
+    planned=st.integers(0, len(SIZES) - 1),
+)
+def test_where_nothing_is_uncertain_a_client_sends_the_size_that_its_plan_counts_with(
+    rate_bps: float,
+    slo_ms: float,
+    fps: float,
+    rtt_ms: float,
+    lag_ms: float,
+    encode_ms: float,
+    measured_ms: float,
+    infer_ms: float,
+    factor: float,
+    planned: int,
+) -> None:
+    """Only the share of the link that frames may fill is the client's own; answers, which the plan counts too, are its
+    reserve: with them it never counts with a larger frame."""
+    exact = FrameSizes(spread=0.0)
+    link = LinkEstimate(rate_bps, deviation=0.0, proven_bytes=1e6, rtt_ms=rtt_ms, age_ms=0.0, measured_age_ms=0.0)
+    plan = PlanView(True, planned, infer_ms, overhead_ms([measured_ms]), factor)
+    now = ClientInstant(NS_PER_S)
+    captured = ClientInstant(now - ms_to_ns(lag_ms))
+    preparation_ms = ns_to_ms(now - captured) + encode_ms
+    decision = decide(Stream(slo_ms, fps, SIZES), plan, link, (), exact, captured, now, encode_ms)
+
+    def counted(response_bytes: float) -> int | None:
+        """The largest size that leaves the time for the planned variant."""
+        frame_bytes = exact.of_variants(SIZES)
+        assume(all(abs(size * 8.0 * fps / (UTILISATION * rate_bps) - 1.0) > 1e-9 for size in frame_bytes))
+        rest = (rtt_ms, plan.overhead_ms, response_bytes, preparation_ms)
+        budget_ms = budgets(slo_ms, fps / UTILISATION, frame_bytes, rate_bps, *rest)
+        assume(all(abs(budget - factor * infer_ms) > 1e-6 for budget in budget_ms))
+        return next((size for size in range(planned, -1, -1) if budget_ms[size] >= factor * infer_ms), None)
+
+    sent = decision.variant if isinstance(decision, Send) and decision.jpeg_quality == DEFAULT_QUALITY else None
+    assert sent == counted(0.0)
+    assert (counted(DEFAULT_RESPONSE_BYTES) or 0) <= (sent or 0)
 
 
 @given(st.integers(0, 10), st.lists(st.floats(0.0, 200.0), min_size=11, max_size=11), st.floats(0.1, 100.0))

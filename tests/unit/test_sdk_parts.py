@@ -6,8 +6,8 @@ import simplejpeg
 
 from moonjelly.backoff import Backoff
 from moonjelly.errors import FrameError
+from moonjelly.preparation import PERCENT, WINDOW, WINDOW_NS, Preparation
 from moonjelly.sdk.encoding import encode, squash
-from moonjelly.sdk.preparation import PERCENT, WINDOW, WINDOW_NS, Preparation
 from moonjelly.sdk.results import FrameResult
 from moonjelly.sdk.statistics import Tally
 from moonjelly.types import Detections, Outcome

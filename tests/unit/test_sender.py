@@ -38,7 +38,7 @@ def test_a_simulated_client_decides_as_a_session_does(seed: int) -> None:
             client.reset()
             session.connect(WELCOME, now)
             client.planned(plan_view(PLAN))
-        ours, theirs = session.choose(now, now), client.choose(now, now, encode_ms=0.0)
+        ours, theirs = session.choose(now, now), client.choose(now, now)
         if isinstance(theirs, Skip):
             assert isinstance(ours, Withheld)
             assert ours.reason == theirs.reason.value
@@ -50,10 +50,13 @@ def test_a_simulated_client_decides_as_a_session_does(seed: int) -> None:
 
         rate_bps *= float(np.exp(rng.normal(0.0, 0.3)))
         side, size_bytes = SIDES[ours.variant], int(rng.integers(2_000, 2_000 + 60 * SIDES[ours.variant]))
-        frame_id = session.begin(EncodedFrame(bytes(size_bytes), side, side, 0, ours.jpeg_quality, 0.0), now, now)
+        captured, took_ms = now, float(rng.choice([0.0, 3.0, 25.0]))
+        now = ClientInstant(captured + ms_to_ns(took_ms))
+        encoded = EncodedFrame(bytes(size_bytes), side, side, 0, ours.jpeg_quality, took_ms)
+        frame_id = session.begin(encoded, captured, now)
         assert isinstance(frame_id, int)
         assert session.depart(frame_id, now) is not None
-        client.sent(side, ours.jpeg_quality, size_bytes, now)
+        client.sent(captured, side, ours.jpeg_quality, size_bytes, now, took_ms)
         link = session.estimate(now)
         assert client.report(now) == (link.bandwidth_bps, link.rtt_ms, link.offset)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from server.core import Core, sessions
 from server.core import events as ev
 from server.core.executors import HANG_NS
 from server.core.frames import WATCH_GRACE_NS
-from server.core.placement import Rules, budget_of
+from server.core.placement import OVERHEAD_STEP_MS, Rules, budget_of
 from server.core.planner import PLANNER_PATIENCE_NS
 from server.core.settings import Settings
 from server.records import RESULT_BYTES
@@ -438,6 +439,27 @@ class TestFrames:
         lost_ms = [before - after for before, after in zip(before_ms, client.budget_ms, strict=True)]
         assert all(15.0 < lost < 25.0 for lost in lost_ms), "20 ms at the client less the fixed 2, and the round trip"
 
+    def test_a_client_hears_when_the_server_s_own_share_has_changed(self, world: World) -> None:
+        """Its place stays, and it would go on sizing its frames for what was there at its beginning."""
+
+        def told_after(respond_ms: float) -> list[float]:
+            told = len(world.sent(1, messages.PlanUpdate))
+            world.frame(1, next(ids))
+            world.finish(world.all(ev.SubmitFrame)[-1], ended_ns=world.now_ns - round(respond_ms * NS_PER_MS))
+            world.pass_ms(1000)
+            world.plan()
+            return [update.overhead_ms for update in world.sent(1, messages.PlanUpdate)[told:]]
+
+        ids = itertools.count(1)
+        told_after(0.0)
+        before_ms, place = world.plan_of(1).overhead_ms, world.plan_of(1).variant
+        (after_ms,) = told_after(8.0)
+        assert after_ms - before_ms >= OVERHEAD_STEP_MS
+        assert world.plan_of(1).variant == place
+        told = [told_after(0.2) for _ in range(8)]
+        assert not any(told[-3:]), "nothing more to say"
+        assert world.plan_of(1).overhead_ms == pytest.approx(before_ms, abs=OVERHEAD_STEP_MS)
+
     def test_fewer_batches_are_planned_with_while_promises_are_kept(self) -> None:
         world = World(Core(settings(rules=replace(settings().rules, latency_factor=None))), START_NS - NS_PER_S)
         world.up(0, 1)
@@ -452,6 +474,7 @@ class TestFrames:
                 world.pass_ms(1000)
                 world.plan()
                 seen.append((frame_id, world.rows(PlanRow)[-1].latency_factor))
+                assert world.plan_of(1).latency_factor == seen[-1][1], "told of it"
         assert seen == [(49, SAFE), (FIRST_FRAMES - 1, SAFE), (FIRST_FRAMES, TRIED), (FIRST_FRAMES + 49, SAFE)]
         assert world.all(ev.AskPlanner)[-1].request.problem.latency_factor == SAFE
 

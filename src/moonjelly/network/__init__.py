@@ -13,10 +13,11 @@ from moonjelly.network.link import LinkEstimate, LinkState, estimate, observe
 from moonjelly.network.round_trip import SETTLING_PINGS, ping_pause_ns
 from moonjelly.network.transfer import (
     DEFAULT_RESPONSE_BYTES,
+    FIXED_OVERHEAD_MS,
     INITIAL_BANDWIDTH_BPS,
     answer_by_ns,
     budgets,
-    network_ms,
+    left_ms,
     observe_preparation,
     observe_response,
     planned_budgets,
@@ -25,6 +26,7 @@ from moonjelly.network.transfer import (
 __all__ = [
     "DEFAULT_QUALITY",
     "DEFAULT_RESPONSE_BYTES",
+    "FIXED_OVERHEAD_MS",
     "INITIAL_BANDWIDTH_BPS",
     "LEARN_SIZE_EVERY_NS",
     "SETTLING_PINGS",
@@ -39,7 +41,7 @@ __all__ = [
     "budgets",
     "captured_at_server",
     "estimate",
-    "network_ms",
+    "left_ms",
     "observe",
     "observe_preparation",
     "observe_response",

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from moonjelly.network.exchange import Exchange
 from moonjelly.units import ClientInstant, ServerInstant
 
@@ -18,8 +20,7 @@ MAX_DRIFT_PPM = 100.0
 """Two free-running quartz clocks of 50 ppm each."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClockOffset:
+class ClockOffset(msgspec.Struct, frozen=True):
     """An estimate of ``server - client`` and its bound.
 
     Attributes:

@@ -17,16 +17,10 @@ INITIAL_BANDWIDTH_BPS = 8_000_000.0
 _PREPARATION_WEIGHT = 0.1
 _PREPARATION_STEP_MS = 10.0
 """A frame that took more than this above or below the rest counts as one that took so much: hosts hiccup."""
+FIXED_OVERHEAD_MS = 2.0
+"""Of the server's share of a deadline: for all that is not measured (Jellyfish, section III)."""
 UNKNOWN_DOWNLINK_MS = 1.0
 """What an answer takes to a client that has not reported its round trip."""
-
-
-def network_ms(size_bytes: float, bandwidth_bps: float, rtt_ms: float, response_bytes: float = 0.0) -> float:
-    """Time that the network takes of one frame: ``size / B + 2 w``, with the answer's size counted to the frame's.
-
-    Infinite on a dead link.
-    """
-    return transfer_ms(size_bytes + response_bytes, bandwidth_bps) + rtt_ms
 
 
 def observe_response(expected_bytes: float, size_bytes: int) -> float:
@@ -44,6 +38,21 @@ def observe_preparation(expected_ms: float, captured: ClientInstant, sent: Clien
     return expected_ms + _PREPARATION_WEIGHT * max(-_PREPARATION_STEP_MS, min(error_ms, _PREPARATION_STEP_MS))
 
 
+def left_ms(slo_ms: float, preparation_ms: float, rtt_ms: float, overhead_ms: float) -> float:
+    """What a deadline leaves for uplink, waiting and inference: of the plan's budgets and of a client's frames alike.
+
+    At most clients what nobody measures is mostly their preparation, so that ``FIXED_OVERHEAD_MS`` of the server's
+    share pays for as much of it: what is known must not be paid twice.
+
+    Args:
+        slo_ms: end-to-end deadline.
+        preparation_ms: capture to sending, at the client.
+        rtt_ms: unloaded round trip.
+        overhead_ms: the server's own share beside waiting and inference, ``FIXED_OVERHEAD_MS`` included.
+    """
+    return slo_ms - max(0.0, preparation_ms - FIXED_OVERHEAD_MS) - rtt_ms - overhead_ms
+
+
 def budgets(
     slo_ms: float,
     fps: float,
@@ -57,7 +66,8 @@ def budgets(
     """Per variant, the time that is left for waiting and inference (``planning.problem.Client.budget_ms``).
 
     Jellyfish's rule, and less what the client takes before it sends: ``max(0, slo - preparation - network - overhead)``
-    where the link carries ``fps`` such frames, else 0.
+    where the link carries ``fps`` such frames, else 0. The network takes ``size / B + 2 w``, with the answer's size
+    counted to the frame's.
 
     Args:
         slo_ms: end-to-end deadline.
@@ -67,11 +77,11 @@ def budgets(
         rtt_ms: unloaded round trip.
         overhead_ms: the server's own share beside waiting and inference.
         response_bytes: of an answer.
-        preparation_ms: capture to sending, at the client, as far as it is not in ``overhead_ms``.
+        preparation_ms: capture to sending, at the client; see :func:`left_ms`.
     """
-    there_ms = slo_ms - preparation_ms - overhead_ms
+    there_ms = left_ms(slo_ms, preparation_ms, rtt_ms, overhead_ms)
     return tuple(
-        _budget(there_ms - network_ms(size, bandwidth_bps, rtt_ms, response_bytes), size, fps, bandwidth_bps)
+        _budget(there_ms - transfer_ms(size + response_bytes, bandwidth_bps), size, fps, bandwidth_bps)
         for size in frame_bytes
     )
 

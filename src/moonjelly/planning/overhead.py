@@ -1,11 +1,11 @@
-"""What a deadline pays beside network, waiting and inference: the server's own share, and the client's."""
+"""What a deadline pays beside network, waiting and inference: the server's own share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-FIXED_OVERHEAD_MS = 2.0
-"""Added to the measured times, for all that is not measured (Jellyfish, section III)."""
+from moonjelly.network import FIXED_OVERHEAD_MS
+
 MAX_MEASURED_MS = 20.0
 """What is measured beyond that is a hiccup; planning for it would lower every client."""
 _SMOOTHING = 0.5
@@ -24,12 +24,3 @@ def smoothed_ms(before_ms: float, sample_ms: float) -> float:
 def overhead_ms(measured_ms: Iterable[float]) -> float:
     """What planning counts, of the smoothed times of the devices that serve: the worst of them."""
     return max(measured_ms, default=0.0) + FIXED_OVERHEAD_MS
-
-
-def preparation_beyond_ms(preparation_ms: float) -> float:
-    """What planning counts, of a client's time from capture to sending, beside the server's share.
-
-    ``FIXED_OVERHEAD_MS`` of that share is for what the published system does not measure, and at most clients that is
-    mostly this: what is known must not be paid twice.
-    """
-    return max(0.0, preparation_ms - FIXED_OVERHEAD_MS)

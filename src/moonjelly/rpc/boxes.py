@@ -24,7 +24,8 @@ _BOX_BYTES = 2 + 5 * (1 + 4) + 2
 
 def pack(detections: Detections) -> messages.PackedDetections:
     """The boxes of a result as they go on the wire."""
-    return messages.PackedDetections(len(detections), _write(detections) if len(detections) else b"")
+    classes: list[int] = detections.classes.tolist()
+    return messages.PackedDetections(len(classes), _write(detections, classes) if classes else b"")
 
 
 def unpack(packed: messages.PackedDetections) -> Detections:
@@ -58,8 +59,8 @@ def read(result: pb.Result) -> Detections:
     return Detections(values[:, :4].copy(), values[:, 4].copy(), classes.astype(np.int32))
 
 
-def _write(detections: Detections) -> bytes:
-    count, classes = len(detections), detections.classes.tolist()
+def _write(detections: Detections, classes: list[int]) -> bytes:
+    count = len(classes)
     if min(classes) >= 0 and max(classes) < varint.CONTINUED:
         data = bytearray(_empty_boxes(count))
         numbers: NDArray[np.float32] = np.ndarray((count, 5), "<f4", data, _FIRST_NUMBER, (_BOX_BYTES, 5))

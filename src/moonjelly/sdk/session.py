@@ -17,7 +17,6 @@ from moonjelly.rpc import messages
 from moonjelly.sdk import outcomes
 from moonjelly.sdk.frames import FrameInFlight, FramesInFlight
 from moonjelly.sdk.pings import Pings
-from moonjelly.sdk.preparation import Preparation
 from moonjelly.sdk.results import EncodedFrame, FrameResult, Withheld
 from moonjelly.sdk.statistics import Statistics, Tally
 from moonjelly.sdk.terms import Terms, plan_view
@@ -61,7 +60,6 @@ class Session:
         self._terms = Terms()
         self._frames = FramesInFlight()
         self._pings = Pings()
-        self._preparation = Preparation()
         self._tally = Tally()
         self._connected = False
         self._next_probe = ClientInstant(0)
@@ -186,19 +184,10 @@ class Session:
         why = self.obstacle(now)
         if why is not None or self.plan is None:
             return why or _UNCONNECTED
-        decision = self._sender.choose(
-            self._stream(),
-            plan_view(self.plan),
-            self.unacknowledged,
-            captured,
-            now,
-            self._preparation.expected_ms(now),
-            self._preparation.likely_ms(now),
-            probing,
-        )
+        view = plan_view(self.plan)
+        decision = self._sender.choose(self._stream(), view, self.unacknowledged, captured, now, probing)
         if not isinstance(decision, Send):
             return Withheld(Outcome.SKIPPED, decision.reason.value, decision.reason.may_pass)
-        self._preparation.choose(captured, now)
         return decision
 
     def begin(self, encoded: EncodedFrame, captured: ClientInstant, now: ClientInstant) -> FrameResult | int:
@@ -209,8 +198,8 @@ class Session:
         if why is not None:
             return self._count(outcomes.unanswered(frame, why.outcome, why.reason, self._terms))
         self._frames.add(frame)
-        self._sender.encoded(encoded.width, encoded.quality, len(encoded.data))
-        self._preparation.finish(captured, now, encoded.encode_ms)
+        size_bytes = len(encoded.data)
+        self._sender.encoded(encoded.width, encoded.quality, size_bytes, captured, now, encoded.encode_ms)
         if self.plan is not None and not self.plan.placed:
             self._next_probe = ClientInstant(now + PROBE_INTERVAL_NS)
         return frame.frame_id

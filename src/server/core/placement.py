@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from moonjelly.network import INITIAL_BANDWIDTH_BPS, budgets, planned_budgets
 from moonjelly.placement import Place, Running
-from moonjelly.planning.overhead import overhead_ms, preparation_beyond_ms
+from moonjelly.planning.overhead import overhead_ms
 from moonjelly.planning.problem import Assignment, Client, Device, Plan, Problem
 from moonjelly.profiles import Profile
 from moonjelly.rpc.messages import PlanUpdate
 from server.core.devices import DeviceState
 from server.core.sessions import Session
+
+OVERHEAD_STEP_MS = 1.0
+"""Clients size their frames by the server's own share, too: they hear of a change by so much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +56,7 @@ def budget_of(session: Session, input_sizes: tuple[int, ...], rate_bps: float, o
         session.rtt_ms,
         own_ms,
         session.response_bytes,
-        preparation_beyond_ms(session.preparation_ms),
+        session.preparation_ms,
     )
 
 
@@ -120,14 +125,8 @@ def told(place: Place, version: int, server_ms: float, latency_factor: float) ->
 
 def same_place(before: PlanUpdate, after: PlanUpdate) -> bool:
     """Whether the client need not be told."""
-    return (before.placed, before.variant, before.batch, before.device, before.infer_ms, before.reason) == (
-        after.placed,
-        after.variant,
-        after.batch,
-        after.device,
-        after.infer_ms,
-        after.reason,
-    )
+    same_share = abs(after.overhead_ms - before.overhead_ms) < OVERHEAD_STEP_MS
+    return same_share and before == structs.replace(after, version=before.version, overhead_ms=before.overhead_ms)
 
 
 def request_accuracy(plan: Plan, problem: Problem) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from moonjelly.placement import Place, kept, newcomer, places
 from moonjelly.planning import keep_previous
 from moonjelly.planning.changes import RecentChanges
@@ -156,7 +158,9 @@ class Plans:
         update = told(place, self._planning.run, server_ms, self._state.latency_factor)
         session.planned_bandwidth_bps = session.snapshot_bandwidth_bps
         session.place = place
-        changed = not same_place(session.plan, update)
+        if same_place(session.plan, update):
+            session.plan = structs.replace(update, overhead_ms=session.plan.overhead_ms)
+            return
         session.plan = update
-        if changed and session.stream is not None:
+        if session.stream is not None:
             self._out.append(ev.Send(session.stream, update))

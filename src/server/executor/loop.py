@@ -171,15 +171,13 @@ class ExecutorLoop:
             decision = self._dispatcher.decide(now_ns, queue, self._plan, None)
             if isinstance(decision, Run):
                 self._run_batch(decision, queue, now_ns)
-                return 0.0
+                if queue or self._next is not None:
+                    return 0.0  # what came meanwhile counts in the next decision
+                return _until(waiting_ns, self._measured.recovers_ns)
             if isinstance(decision, Drop):
                 self._drop(decision, queue, now_ns)
                 continue
-            due_ns = (decision.instant_ns, waiting_ns, self._measured.recovers_ns)
-            instants_ns = [instant for instant in due_ns if instant is not None]
-            if not instants_ns:
-                return None
-            return max(0.0, (min(instants_ns) - time.monotonic_ns()) / NS_PER_S)
+            return _until(decision.instant_ns, waiting_ns, self._measured.recovers_ns)
 
     def _turn_away(self, now_ns: int) -> int | None:
         """Drop frames of groups that do not run here and will not in time; when the next one's time is over."""
@@ -339,6 +337,12 @@ class ExecutorLoop:
         self._plan = plan.with_reserve(self._overruns)
         # Loaded variants beside the planned one: with them a recording's decisions can be made again.
         self._others = tuple(variant for variant in self._plan.resident if variant != serve.variant)
+
+
+def _until(*instants_ns: int | None) -> float | None:
+    """Seconds to the first of them; ``None``: there is none."""
+    due_ns = [instant for instant in instants_ns if instant is not None]
+    return max(0.0, (min(due_ns) - time.monotonic_ns()) / NS_PER_S) if due_ns else None
 
 
 def _give_up_ns(frame: QueuedFrame) -> int:
