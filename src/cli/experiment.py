@@ -28,6 +28,7 @@ from rich.table import Column, Table
 from cli.accounts import Participant, settle
 from cli.machine import machine, versions
 from cli.terminal import make_console
+from client.sources import is_live
 from experiment_manager.checks import Finding, Wanted, check, check_golden, is_file
 from experiment_manager.client_lines import read_configurations
 from experiment_manager.hosts import Hosts, read_hosts
@@ -276,7 +277,7 @@ def _settle(matrix: Sweep, run: Run, directory: Path) -> None:
         seconds=matrix.seconds,
         plans=logs / "server" / "plans.csv",
         into=directory,
-        score=_is_scored(matrix.runtime) and "://" not in run.source,
+        score=_is_scored(matrix.runtime) and not is_live(run.source),
         warmup_s=matrix.warmup_s,
     )
 

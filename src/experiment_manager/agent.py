@@ -169,7 +169,7 @@ def wait(directories: Sequence[Path], wanted: str, timeout_s: float) -> list[dic
                 if directory not in handles and (handle := _handle(directory, stack)) is not None:
                     handles[directory] = handle
             told = [status(directory) for directory in directories]
-            if all(one["state"] in _REACHED[wanted] for one in told) or any(_has_failed(one) for one in told):
+            if all(one["state"] in _REACHED[wanted] for one in told) or any(has_failed(one) for one in told):
                 return told
             left_s = deadline - time.monotonic()
             if left_s <= 0.0:
@@ -193,7 +193,8 @@ def _handle(directory: Path, stack: contextlib.ExitStack) -> int | None:
     return handle
 
 
-def _has_failed(told: dict[str, Any]) -> bool:
+def has_failed(told: dict[str, Any]) -> bool:
+    """Whether a job's state is one that it should not end in."""
     return told["state"] in ("vanished", "absent") or (told["state"] == "exited" and told["exit"]["status"] != 0)
 
 

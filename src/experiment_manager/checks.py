@@ -116,7 +116,7 @@ class Wanted:
 
 def is_file(source: str) -> bool:
     """Whether a source is a file or folder: neither live nor a scene."""
-    return "://" not in source and not source.startswith("synthetic")
+    return not ("://" in source or source.startswith(("/dev/video", "synthetic:")) or source == "synthetic")
 
 
 def check_golden(sources: Sequence[str], root: Path) -> list[Finding]:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import paramiko
 
+from experiment_manager.agent import has_failed
 from experiment_manager.hosts import Host, Hosts
 from moonjelly.errors import MoonjellyError, cause
 
@@ -300,11 +301,6 @@ class Job:
     def tail(self, lines: int = 5) -> str:
         """The last lines of its log."""
         return " / ".join(self.machine.agent("tail", str(self.directory), "--lines", str(lines))) or "it said nothing"
-
-
-def has_failed(told: dict[str, Any]) -> bool:
-    """Whether a job's state is one that it should not end in."""
-    return told["state"] in ("vanished", "absent") or (told["state"] == "exited" and told["exit"]["status"] != 0)
 
 
 def _persist(action: Callable[[], T]) -> T:

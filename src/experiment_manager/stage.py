@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from experiment_manager.agent import LEASE
+from experiment_manager.agent import LEASE, has_failed
 from experiment_manager.hosts import Hosts
-from experiment_manager.ssh import Job, Machine, RemoteError, has_failed
+from experiment_manager.ssh import Job, Machine, RemoteError
 from experiment_manager.sweep import Device, Run, Sweep, share
 from moonjelly.interrupts import deferred
 from network_shaping.catalogue import at_random

@@ -127,7 +127,8 @@ def test_others_are_not_warned_of_nor_anything_where_nothing_is_shaped(congestio
 
 
 def test_only_sources_that_are_paths_must_be_there() -> None:
-    assert Wanted(sources=("synthetic", "synthetic:3", "rtsp://x/y", "a.mp4")).files == ("a.mp4",)
+    sources = ("synthetic", "synthetic:3", "rtsp://x/y", "/dev/video0", "synthetic.mp4", "a.mp4")
+    assert Wanted(sources=sources).files == ("synthetic.mp4", "a.mp4")
 
 
 def runner(out: Path, sweep: Sweep) -> Runner:

@@ -108,8 +108,8 @@ def start_all(console: Console, children: Children, settings: DemoSettings) -> t
         pipes=("start",),
     )
     links = network.wait_ready(READY_TIMEOUT_S)["links"]
-    drawing = "; they draw their scenes first" if is_scene(settings.source) else ""
-    console.print(f"starting {len(wanted)} clients{drawing} …")
+    drawing = "; scenes are drawn first" if is_scene(settings.source) else ""
+    console.print(f"starting {len(wanted)} client{'s' if len(wanted) > 1 else ''}{drawing} …")
     clients = [
         children.start(
             one.name,
