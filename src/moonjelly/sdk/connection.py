@@ -171,8 +171,10 @@ class Connection:
         shares = np.random.default_rng()
         while True:
             begun = self._now()
+            failed = replace(backoff.failed(), limit_s=self._retry_s() or MAX_RETRY_S)
+            pause_s = failed.delay_s(shares.random())
             try:
-                await self._serve_once()
+                await self._serve_once(pause_s)
                 self._fault = ConnectionLostError(f"{self._target.address} ended the stream")
             except _ResumeRefusedError:
                 self._deliver(self._session.forget())
@@ -184,17 +186,18 @@ class Connection:
             if self._leaving:
                 return
             if self._session.connected:
-                backoff, self._lost_at = Backoff(), self._now()
-                begun = self._lost_at
+                begun = self._lost_at = self._now()
+                failed = Backoff().failed()
+                pause_s = failed.delay_s(shares.random())
                 self._deliver(self._session.disconnect())
                 self._set_state(ConnectionState.RECONNECTING, str(self._fault))
                 self._arm()
             if self._registered.is_set() and self._now() - self._lost_at > self._reconnect_s * NS_PER_S:
                 self._end(str(self._fault))
                 return
-            backoff = replace(backoff.failed(), limit_s=self._retry_s() or MAX_RETRY_S)
+            backoff = failed
             waited_s = (self._now() - begun) / NS_PER_S
-            await asyncio.sleep(max(0.0, backoff.delay_s(shares.random()) - waited_s))
+            await asyncio.sleep(max(0.0, pause_s - waited_s))
 
     def _supervisor_ended(self, task: asyncio.Task[None]) -> None:
         defect = None if task.cancelled() else task.exception()
@@ -202,9 +205,13 @@ class Connection:
             _log.error("the client of %s failed", self._target.address, exc_info=defect)
             self._end(f"internal error: {defect!r}")
 
-    async def _serve_once(self) -> None:
-        """Open a stream, register or resume, and move messages until it ends."""
-        stream = Stream(self._target, self._connect_s())
+    async def _serve_once(self, pause_s: float) -> None:
+        """Open a stream, register or resume, and move messages until it ends.
+
+        Args:
+            pause_s: from the begin of this attempt to the next's: until then it may find the end of an outage.
+        """
+        stream = Stream(self._target, max(self._connect_s(), pause_s))
         try:
             self._silent.clear()
             first = await self._welcomed(stream)

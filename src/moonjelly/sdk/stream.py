@@ -31,7 +31,7 @@ _OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.max_receive_message_length", MAX_RECEIVE_BYTES),
 )
 LEAST_CONNECT_S = 0.1
-"""Of a link that is not far: into an outage a new socket finds the end sooner than an old one."""
+"""Of a link that is not far, unless the caller has more time: packets of a new socket into an outage may be lost."""
 _REFUSED: dict[str, type[MoonjellyError]] = {
     "UNAUTHENTICATED": SessionError,
     "PERMISSION_DENIED": SessionError,
