@@ -26,6 +26,8 @@ from tests.support.serving import ended_at_last, until
 NAME = f"e{os.getpid()}"
 """Of this process, so that two test runs on one host leave each other's testbed alone."""
 ENDED_S = 110.0
+ATTEMPTS = 3
+"""At what a machine that stands still at the wrong moment spoils."""
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(600)]
 
@@ -144,6 +146,15 @@ def run_name(count: int, fps: int, source: str = "synthetic") -> str:
     return f"lte_upload_trace/multiset/clients-{count}_slo-5000_fps-{fps}_{source}/iter-0"
 
 
+def start_and_kill(bench: Bench, sweep: list[str], first: str) -> None:
+    """A manager that is killed while the clients of its second run stream; or later, on a machine that stands still."""
+    manager = bench.start(sweep)
+    recorded = bench.out / first / "run.json"
+    until(lambda: (recorded.exists() and bench.streaming()) or manager.poll() is not None, patience_s=300.0)
+    manager.kill()
+    manager.communicate()
+
+
 def test_a_killed_managers_sweep_of_real_models_resumes_and_leaves_nothing(bench: Bench, data_dir: Path) -> None:
     """Two client machines, links shaped by tc; the manager is killed in the second run, and started again."""
     video = data_dir.resolve() / "videos" / "highway-camera.mp4"
@@ -153,10 +164,12 @@ def test_a_killed_managers_sweep_of_real_models_resumes_and_leaves_nothing(bench
         *("--shaping", "tc", "--latency-ms", "500"),
         *("--clients", "2", "--fps", "5,10", "--seconds", "3"),
     )
-    manager = bench.start(sweep)
-    until(lambda: (bench.out / first / "run.json").exists() and bench.streaming(), patience_s=300.0)
-    manager.kill()
-    manager.communicate()
+    for _ in range(ATTEMPTS):
+        start_and_kill(bench, sweep, first)
+        if bench.processes() and not (bench.out / second / "run.json").exists():
+            break
+        bench.clear()  # the machine stood still, and when it was looked at again the second run was over
+        shutil.rmtree(bench.out)
     assert bench.processes(), "what runs there outlives the manager"
     before = (bench.out / first / "run.json").stat().st_mtime_ns
 

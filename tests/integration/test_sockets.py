@@ -6,8 +6,7 @@ import asyncio
 import gc
 import logging
 import socket
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,9 @@ from network_shaping.userspace import LinkSpec, UserspaceShaper
 from tests.support.stub_server import StubServer, stub_server
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux lists a process's descriptors")
-PATIENCE_S = 60.0
+LOOK_S, LOOKS = 0.005, 12_000
+"""How often, and how often at most, a state is looked at: a machine that stands still costs one look."""
+ATTEMPTS = 20
 RESET = "the client has reset its connection"
 
 
@@ -55,13 +56,19 @@ def kept_garbage() -> Iterator[None]:
     gc.enable()
 
 
+async def come(condition: Callable[[], bool], otherwise: str) -> None:
+    for _ in range(LOOKS):
+        if condition():
+            return
+        await asyncio.sleep(LOOK_S)
+    raise AssertionError(otherwise)
+
+
 async def given_up_and_resumed(client: AsyncClient, server: StubServer) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    for mute, state in ((True, ConnectionState.RECONNECTING), (False, ConnectionState.READY)):
-        server.mute = mute
-        while client.state is not state:
-            assert time.monotonic() < deadline, f"never: {state}"
-            await asyncio.sleep(0.005)
+    server.mute = True
+    await come(lambda: client.state is ConnectionState.RECONNECTING, "it is not given up")
+    server.mute = False
+    await come(lambda: client.state is ConnectionState.READY, "it is not resumed")
 
 
 @pytest.mark.usefixtures("kept_garbage")
@@ -71,10 +78,7 @@ async def test_a_connection_that_was_given_up_is_closed() -> None:
         AsyncClient(f"127.0.0.1:{server.port}", slo_ms=20_000, fps=10) as client,
     ):
         await given_up_and_resumed(client, server)
-        deadline = time.monotonic() + PATIENCE_S
-        while len(names_to(server.port)) != 1:
-            assert time.monotonic() < deadline, "an old connection stays open"
-            await asyncio.sleep(0.005)
+        await come(lambda: len(names_to(server.port)) == 1, "an old connection stays open")
 
 
 async def test_a_silent_connection_is_reset(caplog: pytest.LogCaptureFixture) -> None:
@@ -83,6 +87,9 @@ async def test_a_silent_connection_is_reset(caplog: pytest.LogCaptureFixture) ->
         relay = UserspaceShaper(("127.0.0.1", server.port), [LinkSpec("a", None)])
         (host, port), *_ = (await relay.start()).values()
         async with AsyncClient(f"{host}:{port}", slo_ms=20_000, fps=10) as client:
-            while RESET not in caplog.text:  # a client had no time yet to look which connection is its own
+            for _ in range(ATTEMPTS):
                 await given_up_and_resumed(client, server)
+                if RESET in caplog.text:
+                    break  # else the client had no time yet to look which connection is its own
         await relay.close()
+    assert RESET in caplog.text
