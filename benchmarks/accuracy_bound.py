@@ -1,10 +1,9 @@
 """How far accuracy is from what the links and the devices allow, on places of the traces that both systems meet.
 
 The bound plans anew at every step of every trace with the true rates: nothing to estimate, no period, no price of a
-change, no miss. It keeps the planner's own rule: a frame of the variant that runs or of the next smaller size, at the
-nominal rate, and ``latency_factor`` batches before the deadline. What lies between the bound and a simulated run is
-what estimation, adaptation and calm plans cost; what lies between bounds of different factors is what the rule itself
-costs.
+change, no miss. It keeps the planner's own rule: frames as small as ``planned_budgets`` allows, at the nominal rate,
+and ``latency_factor`` batches before the deadline. What lies between the bound and a simulated run is what estimation,
+adaptation and calm plans cost; what lies between bounds of different factors is what the rule itself costs.
 
 Settings of the published live measurements: two devices, four clients, frames as a street video gives them and padded
 to the published table of sizes, links with the bucket of the testbed's shaper: what an idle link has saved up passes at

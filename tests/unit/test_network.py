@@ -328,13 +328,17 @@ class TestBudgets:
         assert budgets(20.0, 15.0, [60_000.0], 8e6, 10.0, 5.0) == (0.0,)
 
     def test_a_variant_is_planned_on_frames_of_the_next_smaller_size(self) -> None:
-        assert network.planned_budgets((60.0, 50.0, 40.0, 0.0, 0.0), (96, 128, 160, 192, 224)) == (
-            60.0,
-            60.0,
-            50.0,
-            40.0,
-            0.0,
-        )
+        sizes, carried_ms = (96, 128, 160, 192, 224), (60.0, 50.0, 40.0, 30.0, 20.0)
+        assert network.planned_budgets(carried_ms, sizes) == (60.0, 60.0, 50.0, 40.0, 30.0)
+
+    def test_where_the_link_carries_smaller_frames_only_it_is_planned_on_one_size_below_those(self) -> None:
+        sizes, carried_ms = (96, 128, 160, 192, 224, 352), (60.0, 50.0, 40.0, 0.0, 0.0, 0.0)
+        assert network.planned_budgets(carried_ms, sizes) == (60.0, 60.0, 50.0, 50.0, 50.0, 40.0)
+
+    def test_no_variant_is_planned_on_far_smaller_frames_than_its_own_but_those_of_the_next_smaller_size(
+        self,
+    ) -> None:
+        assert network.planned_budgets((60.0, 50.0, 0.0, 0.0), (96, 128, 352, 608)) == (60.0, 60.0, 50.0, 0.0)
 
     def test_the_next_smaller_size_may_be_of_another_model_and_is_never_that_of_a_variant_behind(self) -> None:
         """Sizes neither rise along a zoo nor differ in it; a client never sends frames of a variant above its own."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from functools import cache
+from functools import lru_cache
 
 from moonjelly.units import ClientInstant, ServerInstant, ms_to_ns, ns_to_ms, transfer_ms
 
@@ -19,6 +20,9 @@ _PREPARATION_STEP_MS = 10.0
 """A frame that took more than this above or below the rest counts as one that took so much: hosts hiccup."""
 FIXED_OVERHEAD_MS = 2.0
 """Of the server's share of a deadline: for all that is not measured (Jellyfish, section III)."""
+SMALLEST_SHARE = 0.4
+"""Of a variant's side, that the frames have which it is planned for: what smaller ones are worth nobody has measured.
+The next smaller size of the zoo is always allowed."""
 UNKNOWN_DOWNLINK_MS = 1.0
 """What an answer takes to a client that has not reported its round trip."""
 
@@ -87,19 +91,20 @@ def budgets(
 
 
 def planned_budgets(budget_ms: Sequence[float], input_sizes: Sequence[int]) -> tuple[float, ...]:
-    """Per variant, the time that is left for it on the smallest frames that it is planned for: one size below its own.
+    """Per variant, the time that is left for it on the smallest frames that it is planned for.
 
-    A variant keeps nearly all of its accuracy on such frames, and is better than the variant of their size
-    (``docs/profiling.md``), so that a link which carries no larger ones should not keep a device from running it.
+    They are one size below its own, or one below the largest that the link carries, whatever runs, where those are
+    smaller; but of :data:`SMALLEST_SHARE` of its side at least. A variant is better on such frames than the variant of
+    their size (``docs/profiling.md``), so that a link which carries no larger ones should not keep a device from
+    running it. By the time that it takes itself it should make a client's frames smaller by no more than one size.
 
     Args:
         budget_ms: :func:`budgets`, which are for frames of each variant's own size.
         input_sizes: side in pixels per variant.
     """
-    return tuple(
-        max(own_ms, budget_ms[smaller])
-        for own_ms, smaller in zip(budget_ms, _one_size_smaller(tuple(input_sizes)), strict=True)
-    )
+    carried = max((size for size, left in zip(input_sizes, budget_ms, strict=True) if left > 0.0), default=0)
+    planned = _smallest_frames(tuple(input_sizes), carried)
+    return tuple(max(own_ms, budget_ms[frames]) for own_ms, frames in zip(budget_ms, planned, strict=True))
 
 
 def answer_by_ns(captured_ns: ServerInstant, slo_ms: float, rtt_ms: float) -> int:
@@ -114,14 +119,23 @@ def answer_by_ns(captured_ns: ServerInstant, slo_ms: float, rtt_ms: float) -> in
     return captured_ns + ms_to_ns(slo_ms - min(downlink_ms, slo_ms))
 
 
-@cache
-def _one_size_smaller(input_sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """Per variant, the one before it whose frames are of the next smaller size; itself where there is none."""
-    smaller = []
-    for variant, size in enumerate(input_sizes):
-        below = [other for other in range(variant) if input_sizes[other] < size]
-        smaller.append(max(below, key=lambda other: input_sizes[other], default=variant))
-    return tuple(smaller)
+@lru_cache(maxsize=1024)
+def _smallest_frames(input_sizes: tuple[int, ...], carried: int) -> tuple[int, ...]:
+    """Per variant, the one whose frames are the smallest that it is planned for, itself or one before it.
+
+    Args:
+        input_sizes: side per variant.
+        carried: side of the largest frames that the link carries.
+    """
+    planned = []
+    for variant, own in enumerate(input_sizes):
+        variant_of = {size: other for other, size in enumerate(input_sizes[: variant + 1]) if size <= own}
+        sizes = sorted(variant_of)
+        one_below = len(sizes) - 2
+        below_carried = bisect_right(sizes, carried) - 2
+        least = bisect_left(sizes, SMALLEST_SHARE * own)
+        planned.append(variant_of[sizes[max(0, min(one_below, max(below_carried, least)))]])
+    return tuple(planned)
 
 
 def _budget(left_ms: float, size_bytes: float, fps: float, bandwidth_bps: float) -> float:
