@@ -152,11 +152,13 @@ def describe(
     name: Annotated[str, typer.Argument(help=f"A file or one of: {', '.join(catalogue.names())}.")],
     seed: Annotated[int, typer.Option(min=0, help="Of a generated trace.")] = 0,
     seconds: Annotated[int, typer.Option(min=1, help="Length of a generated trace.")] = catalogue.DEFAULT_SECONDS,
-    out: Annotated[Path | None, typer.Option(help="Write it here, one Mbit/s value per line and second.")] = None,
+    out: Annotated[Path | None, typer.Option(help="New file for it, one Mbit/s value per line and second.")] = None,
 ) -> None:
     """Make a trace, or describe one."""
     made = catalogue.resolve(name, seed, seconds)
     if out is not None:
+        if out.exists():
+            raise ConfigError(f"--out {out} exists; name another file (nothing is overwritten)")
         traces.write(made, out, f"{name}, seed {seed}, Mbit/s")
     outage_s = sum(
         end - start

@@ -92,3 +92,13 @@ def test_a_group_without_a_command_shows_its_help_alone(capsys: pytest.CaptureFi
     shown = capsys.readouterr()
     assert "relay" in shown.out + shown.err
     assert "moonjelly shape:" not in shown.err
+
+
+def test_a_trace_is_written_to_a_new_file_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("mine")
+    assert main(["shape", "trace", "lte-city", "--out", str(file)]) == 2
+    assert (
+        capsys.readouterr().err == f"moonjelly shape: --out {file} exists; name another file (nothing is overwritten)\n"
+    )
+    assert file.read_text() == "mine"
