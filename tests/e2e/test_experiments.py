@@ -59,7 +59,7 @@ class Bench:
         """A small sweep of simulated executors over relays, whose processes may wait as long as they must."""
         fixed = ["--zoo", "yolov4", "--runtime", "simulated", "--kind", "reference-gpu", "--devices", "1"]
         fixed += ["--slo-ms", "5000", "--repetitions", "1", "--retries", "0", "--starved-ms", "1000000"]
-        fixed += ["--traces", "lte_upload_trace", "--shaping", "relay", "--out", str(self.out)]
+        fixed += ["--traces", "wifi-good", "--shaping", "relay", "--out", str(self.out)]
         return self.command("run", *fixed, *words)
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -143,7 +143,7 @@ def bench(layout: Layout, root: Path, tmp_path: Path) -> Iterator[Bench]:
 
 
 def run_name(count: int, fps: int, source: str = "synthetic") -> str:
-    return f"lte_upload_trace/multiset/clients-{count}_slo-5000_fps-{fps}_{source}/iter-0"
+    return f"wifi-good/multiset/clients-{count}_slo-5000_fps-{fps}_{source}/iter-0"
 
 
 def start_and_kill(bench: Bench, sweep: list[str], first: str) -> None:
@@ -210,7 +210,7 @@ def test_ctrl_c_stops_everything_everywhere(bench: Bench) -> None:
 
 def test_a_failed_run_is_repeated_and_keeps_its_logs(bench: Bench) -> None:
     status, said = bench.call(bench.sweep("--clients", "1", "--fps", "15", "--runtime", "none-such", "--retries", "1"))
-    run = "lte_upload_trace/multiset/clients-1_slo-5000_fps-15_synthetic/iter-0"
+    run = "wifi-good/multiset/clients-1_slo-5000_fps-15_synthetic/iter-0"
     assert status == 1
     assert "none-such" in bench.record(run)["reason"], said
     assert bench.record(run)["state"] == "failed"
