@@ -340,7 +340,7 @@ def test_a_full_disk_at_the_manager_is_an_error_and_leaves_nothing(bench: Bench)
 
 @pytest.mark.full
 def test_two_sweeps_do_not_collect_in_one_place(bench: Bench) -> None:
-    sweep = bench.sweep("--clients", "1", "--fps", "15", "--seconds", "60")
+    sweep = bench.sweep("--clients", "1", "--fps", "15", "--seconds", "600")  # ended by the test
     manager = bench.start(sweep)
     until(bench.streaming)
     status, said = bench.call(sweep)
