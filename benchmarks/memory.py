@@ -42,7 +42,7 @@ async def load(port: int, seconds: float, family: list[psutil.Process], log: Bin
         seen.append((passed, resident_mb(family)))
         async with serving.streams(port, serving.OURS, CLIENTS) as calls:
             for call in calls:
-                await serving.join(call, slo_ms=60_000.0)
+                await serving.join(call, slo_ms=10_000.0)
             await served_round(calls, data, 1, FRAMES)
         await written(log, CLIENTS * FRAMES)
     return seen
